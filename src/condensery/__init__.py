@@ -1,0 +1,80 @@
+"""Condensery: learn a tiny training set that trains models nearly as well as the full one.
+
+Every name below is loaded when it is first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from condensery import coresets, data, evaluate, methods, nets
+    from condensery.artifact import Artifact
+    from condensery.batch import Batch
+    from condensery.fitting import Execution, Held, Recipe, Trained, accuracy, fit, training
+    from condensery.loop import NotFinite, Objective, Snapshots, Step, condense, iterate, with_gradient
+    from condensery.methods import DC, DM, DSA
+    from condensery.net import Net
+    from condensery.synthetic import Identity, Images, MultiFormation, Synthetic
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "artifact": ("Artifact",),
+    "batch": ("Batch",),
+    "fitting": ("Execution", "Held", "Recipe", "Trained", "accuracy", "fit", "training"),
+    "loop": ("NotFinite", "Objective", "Snapshots", "Step", "condense", "iterate", "with_gradient"),
+    "methods": ("DC", "DM", "DSA"),
+    "net": ("Net",),
+    "synthetic": ("Identity", "Images", "MultiFormation", "Synthetic"),
+}
+_MODULES = ("coresets", "data", "evaluate", "methods", "nets")
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604 RUF022
+    "DC",
+    "DM",
+    "DSA",
+    "Artifact",
+    "Batch",
+    "Execution",
+    "Held",
+    "Identity",
+    "Images",
+    "MultiFormation",
+    "Net",
+    "NotFinite",
+    "Objective",
+    "Recipe",
+    "Snapshots",
+    "Step",
+    "Synthetic",
+    "Trained",
+    "accuracy",
+    "condense",
+    "coresets",
+    "data",
+    "evaluate",
+    "fit",
+    "iterate",
+    "methods",
+    "nets",
+    "training",
+    "with_gradient",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(f"condensery.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"condensery.{name}")
+    else:
+        raise AttributeError(f"module 'condensery' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

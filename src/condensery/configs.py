@@ -1,0 +1,52 @@
+"""Frozen dataclasses to JSON and back, so that a file can say what made it without being executed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+
+def to_config(value: Any) -> Any:
+    """Plain data for a (nested) dataclass: its fields, and its class's name under ``"type"``.
+
+    Example:
+        >>> from condensery.fitting import Sgd
+        >>> to_config(Sgd(lr=0.1))
+        {'type': 'Sgd', 'lr': 0.1, 'momentum': 0.9, 'weight_decay': 0.0005}
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: to_config(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        return {"type": type(value).__name__, **fields}
+    if isinstance(value, Enum):
+        return {"type": type(value).__name__, "value": value.value}
+    if isinstance(value, tuple | list):
+        return [to_config(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(f"A {type(value).__name__} cannot be written as plain data; use a dataclass of plain fields.")
+
+
+def from_config(config: Any, classes: Mapping[str, type]) -> Any:
+    """Rebuild what `to_config` wrote.
+
+    Args:
+        config: Plain data.
+        classes: The classes that may be built, by name: nothing else ever is.
+
+    Raises:
+        ValueError: In one sentence, if the config names an unknown class or field, or a value does not fit.
+    """
+    if isinstance(config, list):
+        return tuple(from_config(item, classes) for item in config)
+    if not isinstance(config, Mapping):
+        return config
+    name = config.get("type")
+    if name not in classes:
+        raise ValueError(f"Unknown type {name!r}; this version knows {', '.join(sorted(classes))}.")
+    values = {key: from_config(item, classes) for key, item in config.items() if key != "type"}
+    try:
+        return classes[name](**values)
+    except TypeError as error:
+        raise ValueError(f"The settings of {name} do not fit this version ({error}); upgrade condensery.") from None

@@ -1,0 +1,112 @@
+"""DM: distribution matching."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from condensery.methods.matching import sum_over_parts
+from condensery.net import Net
+from condensery.synthetic import Images
+
+if TYPE_CHECKING:
+    from condensery.data.augment import Siamese
+    from condensery.data.labelled import Labelled
+
+
+@dataclass
+class DM:
+    """Distribution matching (Zhao & Bilen, WACV 2023, https://arxiv.org/abs/2110.04181), eq. 4 and algorithm 1.
+
+    For a freshly drawn network with embedding psi, and for each class c with one augmentation A drawn for both sides,
+
+        loss = sum_c | mean over real x of psi(A(x)) - mean over synthetic s of psi(A(s)) |^2.
+
+    With batch normalisation all classes go through the network together, as in the published code.
+
+    Args:
+        net: The architecture; drawn anew at each step.
+        real: The real training images.
+        generator: A CPU generator for networks, real batches and augmentation.
+        batch_real: Real images of each class in a step.
+        augment: Differentiable siamese augmentation, or ``None``.
+        lr_images: Learning rate of the images (published: 1, and 10 from 100 images per class on).
+        momentum: Its momentum.
+        precision: Lower precision for the real side's forward pass, which carries no gradient, or ``None``.
+    """
+
+    net: Net
+    real: Labelled
+    generator: torch.Generator
+    _: KW_ONLY
+    batch_real: int = 256
+    augment: Siamese | None = None
+    lr_images: float = 1.0
+    momentum: float = 0.5
+    precision: torch.dtype | None = None
+
+    def __call__(self, synthetic: Images) -> Tensor:
+        """The loss at the synthetic images for one fresh network."""
+        x, _ = synthetic()
+        theta = self.net.init(self.generator, device=x.device)
+        rows = synthetic.rows()
+        real = {c: self.real.draw(c, self.batch_real, self.generator) for c in rows}
+        draws = {c: self.augment.draw(self.generator, tuple(x.shape)) if self.augment else None for c in rows}
+        if self.net.has_batch_norm:
+            return self._together(theta, x, rows, real, draws)
+
+        def loss(part: Tensor, where: slice) -> Tensor:
+            local = {c: slice(r.start - where.start, r.stop - where.start) for c, r in rows.items() if _inside(r, where)}
+            features = self.net.embed(theta, torch.cat([self._change(part[r], draws[c]) for c, r in local.items()]))
+            targets = torch.stack([self._mean_embedding(theta, self._change(real[c], draws[c])) for c in local])
+            means = torch.stack([features[r].mean(0) for r in local.values()])
+            return (targets - means).square().sum()
+
+        return sum_over_parts(x, _groups(list(rows.values()), self.net.chunk(x)), loss)
+
+    def optimizer(self, synthetic: nn.Module) -> torch.optim.Optimizer:
+        """SGD with momentum on the synthetic set's parameters."""
+        return torch.optim.SGD(synthetic.parameters(), lr=self.lr_images, momentum=self.momentum)
+
+    def _change(self, x: Tensor, draw: object) -> Tensor:
+        return x if self.augment is None else self.augment(x, draw)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def _mean_embedding(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Mean feature ``[d]`` of real images, in pieces that fit a CPU's cache."""
+        total: Tensor | float = 0.0
+        with torch.autocast(x.device.type, dtype=self.precision or torch.bfloat16, enabled=self.precision is not None):
+            for part in x.split(self.net.chunk(x)):
+                total = total + self.net.embed(theta, part).float().sum(0) if self.precision else total + self.net.embed(theta, part).sum(0)
+        assert isinstance(total, Tensor)
+        return total / len(x)
+
+    def _together(
+        self, theta: Tensor, x: Tensor, rows: dict[int, slice], real: dict[int, Tensor], draws: dict[int, object]
+    ) -> Tensor:
+        """All classes in one batch on each side, so that batch normalisation sees them all."""
+        sizes = [len(real[c]) for c in rows]
+        with torch.no_grad():
+            targets = self.net.embed(theta, torch.cat([self._change(real[c], draws[c]) for c in rows])).split(sizes)
+        features = self.net.embed(theta, torch.cat([self._change(x[r], draws[c]) for c, r in rows.items()]))
+        terms = [t.mean(0) - features[r].mean(0) for t, r in zip(targets, rows.values(), strict=True)]
+        return torch.stack(terms).square().sum()
+
+
+def _inside(row: slice, where: slice) -> bool:
+    return bool(where.start <= row.start and row.stop <= where.stop)
+
+
+def _groups(rows: list[slice], size: int) -> Iterator[slice]:
+    """Neighbouring classes joined up to `size` rows: few passes, each within the cache; a class is never cut."""
+    start, stop = rows[0].start, rows[0].start
+    for row in rows:
+        if row.stop - start > size and stop > start:
+            yield slice(start, stop)
+            start = row.start
+        stop = row.stop
+    yield slice(start, stop)
