@@ -76,8 +76,7 @@ class Artifact:
                 their labels, carry the accuracy).
             device: Where to.
         """
-        with torch.no_grad():
-            x, y = self.images()
+        x, y = (value.detach() for value in self.images())
         if hard_labels:
             y = self.images.classes.repeat_interleave(self.images.copies)
         return Batch(x.to(device), y.to(device)) if device is not None else Batch(x, y)

@@ -244,11 +244,13 @@ class Execution:
         autocast: Lower precision for the forward pass (``torch.bfloat16``), or ``None``.
         channels_last: Memory order of images; pays with `autocast` and no or batch normalisation.
         chunked: Whether a step's batch goes through the network in pieces that fit a CPU's cache (`Net.chunk`).
+        compiled: Whether the network is compiled with ``torch.compile``: tens of seconds once, then faster steps.
     """
 
     autocast: torch.dtype | None = None
     channels_last: bool = False
     chunked: bool = True
+    compiled: bool = False
 
 
 @dataclass
@@ -270,6 +272,16 @@ class Trained:
     images: int = 0
     seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        # The same parameters behind both; compiled code keeps less in flight, so its pieces are larger.
+        self.run = torch.compile(self.module, dynamic=False) if self.execution.compiled else self.module
+
+    def piece(self, x: Tensor) -> int:
+        """How many examples go through the network at a time where they do not influence each other."""
+        if not self.execution.chunked:
+            return max(1, len(x))
+        return self.net.chunk(x) * (4 if self.execution.compiled else 1)
+
     @property
     def images_per_second(self) -> float:
         """Training examples a second."""
@@ -284,9 +296,9 @@ class Trained:
     def __call__(self, x: Tensor) -> Tensor:
         """Logits ``[n, C]`` in evaluation mode."""
         self.module.eval()
-        size = self.net.chunk(x) if x.device.type == "cpu" else 1024
         with _autocast(x.device, self.execution.autocast):
-            return torch.cat([self.module(_arrange(part, self.execution)).float() for part in x.split(size)])
+            parts = torch.split(x, self.piece(x))
+            return torch.cat([self.run(_arrange(part, self.execution)).float() for part in parts])
 
 
 def training(
@@ -371,7 +383,7 @@ def fit(
     return last
 
 
-def accuracy(predict: Callable[[Tensor], Tensor], data: Source, *, batch_size: int = 2000) -> float:
+def accuracy(predict: Callable[[Tensor], Tensor], data: Source, *, batch_size: int = 2048) -> float:
     """Share of examples whose largest logit is their class's (hard labels, or rows whose largest entry counts)."""
     right: list[Tensor] = []
     for index in torch.arange(len(data)).split(batch_size):
@@ -387,17 +399,16 @@ def _step(
     trained: Trained, optimizer: torch.optim.Optimizer, batch: Batch, recipe: Recipe, generator: torch.Generator
 ) -> int:
     """One optimizer step; the batch goes through in pieces whose gradients add up to the whole one's."""
-    x, y = batch
+    x, y = batch.x.detach(), batch.y.detach()  # training on a synthetic set does not differentiate it
     if recipe.augment is not None:
         x = recipe.augment(x, generator)
-    whole = trained.net.has_batch_norm or not trained.execution.chunked
-    size = len(y) if whole else trained.net.chunk(x)
+    count = 1 if trained.net.has_batch_norm else -(-len(y) // trained.piece(x))
     optimizer.zero_grad(set_to_none=True)
-    for px, py in zip(x.split(size), y.split(size), strict=True):
+    for px, py in zip(x.tensor_split(count), y.tensor_split(count), strict=True):
         # Enabled here because training is often asked for where nothing else is differentiated.
         with torch.enable_grad():
             with _autocast(x.device, trained.execution.autocast):
-                logits = trained.module(_arrange(px, trained.execution))
+                logits = trained.run(_arrange(px, trained.execution))
             loss = recipe.loss(logits.float() if logits.dtype == torch.bfloat16 else logits, py).sum() / len(y)
         loss.backward()
     optimizer.step()

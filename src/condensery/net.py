@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, replace_all_batch_norm_modules_
 from torch.nn.modules.batchnorm import _BatchNorm
 
-# Largest activation worth making at once on a CPU. Above 32 MiB glibc maps and zeroes fresh pages for every tensor, and a few
-# MiB stay in the cache between two layers: a ConvNet-3 of width 128 runs 2.2 times faster forward and 2.5 times forward and
-# backward in pieces of 16 images than in one of 256 (benchmarks/chunks.py).
-_CPU_ACTIVATION_BYTES = 8 << 20
+# Largest activation worth making at once on a CPU. Large tensors cost fresh pages from the system each time (always above 32 MiB,
+# often above 4), and a few MiB stay in the cache between two layers: a ConvNet-3 of width 128 runs two to three times faster in
+# pieces of 8 images than in one of 256 (benchmarks/pieces.py).
+_CPU_ACTIVATION_BYTES = 4 << 20
 
 
 class Net:

@@ -90,7 +90,7 @@ def transfer(
         if robust:
             rows += _robust(artifact, net, recipe, data, trials)
         if baselines:
-            rows.append(_random_row(artifact.per_class, net, plain, data, trials))
+            rows.append(random_row(artifact.per_class, net, plain, data, trials))
         if full is not None:
             rows.append(ceiling(net, data, recipe=full, trials=trials))
     return Scores(tuple(rows), data.name)
@@ -180,14 +180,13 @@ def _trial(
     return _Result(last, chosen, trained.images_per_second)
 
 
-def _random_row(per_class: Sequence[int], net: Net, recipe: Recipe, data: ImageData, trials: Trials) -> Row:
+def random_row(per_class: Sequence[int], net: Net, recipe: Recipe, data: ImageData, trials: Trials) -> Row:
     """A new subset for each network, so that the spread is that of the subsets too."""
     sets = []
     for i in range(trials.n):
         subset = random_subset(data.train, per_class, torch.Generator().manual_seed(trials.seed + i))
-        with torch.no_grad():
-            sets.append(subset())
-    return score(RANDOM, net, [Held(b) for b in sets], recipe, data, trials, {"images": int(sum(per_class))})
+        sets.append(Held(Batch(*(value.detach() for value in subset()))))
+    return score(RANDOM, net, sets, recipe, data, trials, {"images": int(sum(per_class))})
 
 
 def _robust(artifact: Artifact, net: Net, recipe: Recipe, data: ImageData, trials: Trials) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condensery.data.augment import DsaTrain
-from condensery.methods.matching import layerwise_distance, mean_gradient, sum_over_parts
+from condensery.methods.matching import layerwise_distance, sum_over_parts
+from condensery.methods.passes import Passes
 from condensery.net import Net
 from condensery.synthetic import Images
 
@@ -42,6 +44,8 @@ class DC:
         augment: Differentiable siamese augmentation of both sides (this makes it DSA), or ``None``.
         lr_images: Learning rate of the images.
         momentum: Its momentum.
+        precision: Lower precision for the passes that no outer gradient goes through: the real gradient and the network's training.
+        compiled: Whether those are compiled (see `Passes`).
     """
 
     net: Net
@@ -56,6 +60,8 @@ class DC:
     augment: Siamese | None = None
     lr_images: float = 0.1
     momentum: float = 0.5
+    precision: torch.dtype | None = None
+    compiled: bool = False
     _theta: Tensor | None = field(default=None, init=False, repr=False)
     _turn: int = field(default=0, init=False, repr=False)
 
@@ -74,7 +80,8 @@ class DC:
             if self.augment is not None:
                 draw = self.augment.draw(self.generator, tuple(real.shape))
                 real, part = self.augment(real, draw), self.augment(part, draw)
-            target = mean_gradient(self.net, theta, real, torch.full((len(real),), c, device=x.device), statistics=statistics)
+            truth = torch.full((len(real),), c, device=x.device)
+            target = self._passes.mean_gradient(theta, real, truth, statistics=statistics)
             ours = F.cross_entropy(self.net(leaf, part, statistics=statistics), y[where].detach())
             (gradient,) = torch.autograd.grad(ours, leaf, create_graph=True)
             return layerwise_distance(self.net, gradient, target)
@@ -93,6 +100,10 @@ class DC:
         """Restore what `state_dict` gave."""
         self._theta, self._turn = state["theta"], state["turn"]
 
+    @cached_property
+    def _passes(self) -> Passes:
+        return Passes(self.net, self.precision, self.compiled)
+
     def _advance(self, synthetic: Images, x: Tensor, y: Tensor) -> Tensor:
         """The network of this step: a fresh one, or the last one trained further on the set as it is now."""
         outer, inner = self._loops(synthetic)
@@ -110,7 +121,7 @@ class DC:
             order = torch.randperm(len(y), generator=self.generator).to(x.device)
             for index in order.split(self.batch_train):
                 px = x[index] if augment is None else augment(x[index], self.generator)
-                theta = theta - self.lr_net * mean_gradient(self.net, theta, px, y[index])
+                theta = theta - self.lr_net * self._passes.mean_gradient(theta, px, y[index])
         return theta
 
     def _statistics(self, theta: Tensor) -> dict[str, Tensor]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from condensery.methods.matching import sum_over_parts
+from condensery.methods.passes import Passes
 from condensery.net import Net
 from condensery.synthetic import Images
 
@@ -36,7 +38,8 @@ class DM:
         augment: Differentiable siamese augmentation, or ``None``.
         lr_images: Learning rate of the images (published: 1, and 10 from 100 images per class on).
         momentum: Its momentum.
-        precision: Lower precision for the real side's forward pass, which carries no gradient, or ``None``.
+        precision: Lower precision for the real side, through which no outer gradient goes.
+        compiled: Whether the real side is compiled (see `Passes`).
     """
 
     net: Net
@@ -48,6 +51,7 @@ class DM:
     lr_images: float = 1.0
     momentum: float = 0.5
     precision: torch.dtype | None = None
+    compiled: bool = False
 
     def __call__(self, synthetic: Images) -> Tensor:
         """The loss at the synthetic images for one fresh network."""
@@ -62,7 +66,7 @@ class DM:
         def loss(part: Tensor, where: slice) -> Tensor:
             local = {c: slice(r.start - where.start, r.stop - where.start) for c, r in rows.items() if _inside(r, where)}
             features = self.net.embed(theta, torch.cat([self._change(part[r], draws[c]) for c, r in local.items()]))
-            targets = torch.stack([self._mean_embedding(theta, self._change(real[c], draws[c])) for c in local])
+            targets = torch.stack([self._passes.mean_embedding(theta, self._change(real[c], draws[c])) for c in local])
             means = torch.stack([features[r].mean(0) for r in local.values()])
             return (targets - means).square().sum()
 
@@ -75,15 +79,9 @@ class DM:
     def _change(self, x: Tensor, draw: object) -> Tensor:
         return x if self.augment is None else self.augment(x, draw)  # type: ignore[arg-type]
 
-    @torch.no_grad()
-    def _mean_embedding(self, theta: Tensor, x: Tensor) -> Tensor:
-        """Mean feature ``[d]`` of real images, in pieces that fit a CPU's cache."""
-        total: Tensor | float = 0.0
-        with torch.autocast(x.device.type, dtype=self.precision or torch.bfloat16, enabled=self.precision is not None):
-            for part in x.split(self.net.chunk(x)):
-                total = total + self.net.embed(theta, part).float().sum(0) if self.precision else total + self.net.embed(theta, part).sum(0)
-        assert isinstance(total, Tensor)
-        return total / len(x)
+    @cached_property
+    def _passes(self) -> Passes:
+        return Passes(self.net, self.precision, self.compiled)
 
     def _together(
         self, theta: Tensor, x: Tensor, rows: dict[int, slice], real: dict[int, Tensor], draws: dict[int, object]

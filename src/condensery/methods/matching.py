@@ -1,11 +1,10 @@
-"""What matching methods share: gradients in pieces, the layer-wise cosine distance, and sums over classes in constant memory."""
+"""What matching methods share: the layer-wise cosine distance, and sums over classes in constant memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from condensery.loop import with_gradient
@@ -35,28 +34,6 @@ def layerwise_distance(net: Net, a: Tensor, b: Tensor, *, eps: float = 1e-6) -> 
         u, v = layer.flatten(1), rows_b[name].flatten(1)
         cosine = (u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1) + eps)
         total = total + (1 - cosine).sum()
-    return total
-
-
-def mean_gradient(
-    net: Net, theta: Tensor, x: Tensor, y: Tensor, *, statistics: Mapping[str, Tensor] | None = None
-) -> Tensor:
-    """Gradient ``[net.size]`` in theta of the mean cross entropy of a batch, in pieces that fit a CPU's cache.
-
-    Args:
-        net: The network; with batch normalisation, `statistics` or the whole batch at once.
-        theta: Parameters ``[net.size]``.
-        x: Images ``[n, c, h, w]``.
-        y: Labels, int64 ``[n]`` or rows ``[n, C]``.
-        statistics: Fixed batch-normalisation statistics.
-    """
-    theta = theta.detach().requires_grad_()
-    couples = net.has_batch_norm and statistics is None
-    size = len(x) if couples else net.chunk(x)
-    total = torch.zeros_like(theta)
-    for px, py in zip(x.split(size), y.split(size), strict=True):
-        loss = F.cross_entropy(net(theta, px, statistics=statistics), py, reduction="sum") / len(y)
-        total += torch.autograd.grad(loss, theta)[0]
     return total
 
 

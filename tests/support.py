@@ -1,0 +1,55 @@
+"""What several test files use: tiny networks and data with known structure."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from condensery import nets
+from condensery.data.labelled import Labelled
+from condensery.data.whitening import Identity
+from condensery.net import Net
+from condensery.synthetic import Images
+
+
+def blobs(*, classes: int = 3, per_class: int = 12, channels: int = 1, size: int = 8, seed: int = 0) -> Labelled:
+    """Noisy images with a different bright square for each class: learnable in seconds."""
+    g = torch.Generator().manual_seed(seed)
+    y = torch.arange(classes).repeat_interleave(per_class)
+    x = 0.2 * torch.randn(len(y), channels, size, size, generator=g)
+    for c in range(classes):
+        r, k = divmod(c, 2)
+        x[y == c, :, 4 * r : 4 * r + 3, 4 * k : 4 * k + 3] += 1.0
+    return Labelled(x, y, tuple(f"class {c}" for c in range(classes)), Identity())
+
+
+def tiny_net(*, classes: int = 3, channels: int = 1, size: int = 8, width: int = 4, **options: object) -> Net:
+    """A ConvNet of width 4 and depth 1."""
+    settings: dict[str, object] = {"depth": 1, "activation": "softplus", "beta": 5.0, **options}
+    return Net(nets.ConvNet(channels=channels, classes=classes, size=size, width=width, **settings))  # type: ignore[arg-type]
+
+
+def tiny_images(data: Labelled, per_class: int | list[int] = 2, *, seed: int = 0, **options: object) -> Images:
+    """Synthetic images that start from `data`."""
+    return Images.from_real(data, per_class, torch.Generator().manual_seed(seed), **options)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    """A fresh CPU generator."""
+    return torch.Generator().manual_seed(seed)
+
+
+def numerical_gradient(function: object, p: Tensor, directions: int = 4, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
+    """Random directions ``[k, ...]`` and the central differences of `function()` along them, moving `p` in place."""
+    g = generator(7)
+    ds = torch.randn(directions, *p.shape, generator=g, dtype=p.dtype)
+    slopes = []
+    with torch.no_grad():
+        for d in ds:
+            p += eps * d
+            up = function().detach()  # type: ignore[operator]
+            p -= 2 * eps * d
+            down = function().detach()  # type: ignore[operator]
+            p += eps * d
+            slopes.append((up - down) / (2 * eps))
+    return ds, torch.stack(slopes)

@@ -1,0 +1,132 @@
+"""One table: what every objective must do."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from support import blobs, generator, numerical_gradient, tiny_images, tiny_net
+
+from condensery import methods
+from condensery.data.augment import Siamese
+from condensery.loop import Snapshots, iterate
+from condensery.methods import DC, DM, DSA
+from condensery.net import Net
+from condensery.synthetic import MultiFormation
+
+Make = Callable[..., Any]
+
+# name -> (net, real, generator) -> objective. Every method of condensery.methods has at least one row of its own name.
+OBJECTIVES: dict[str, Make] = {
+    "DM": lambda net, real, g: DM(net, real, g, batch_real=8),
+    "DM augmented": lambda net, real, g: DM(net, real, g, batch_real=8, augment=Siamese.natural()),
+    "DC": lambda net, real, g: DC(net, real, g, batch_real=8, outer=3, inner=2),
+    "DSA": lambda net, real, g: DSA(net, real, g, batch_real=8, outer=3, inner=2),
+}
+SYNTHETICS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "unequal": {"per_class": [1, 3, 2]},
+    "mirrored": {"mirrored": True},
+    "multi-formation": {"formation": MultiFormation(2), "per_class": 1},
+}
+
+
+def run(make: Make, steps: int, *, net: Any = None, options: dict[str, Any] | None = None, **kw: Any) -> torch.Tensor:
+    real = blobs()
+    images = tiny_images(real, **{"per_class": 2, **(options or {})})
+    objective = make(net or tiny_net(), real, generator(1))
+    for _ in iterate(images, objective, objective.optimizer(images), steps=steps, **kw):
+        pass
+    return images.values.detach().clone()
+
+
+def test_every_method_has_a_row() -> None:
+    missing = [name for name in methods.__all__ if name not in OBJECTIVES]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("kind", SYNTHETICS)
+def test_is_a_scalar_that_moves_every_image(name: str, kind: str) -> None:
+    real = blobs()
+    images = tiny_images(real, **{"per_class": 2, **SYNTHETICS[kind]})
+    before = images.values.detach().clone()
+    objective = OBJECTIVES[name](tiny_net(), real, generator(1))
+    loss = objective(images)
+    assert loss.shape == ()
+    assert torch.isfinite(loss)
+    loss.backward()
+    assert images.values.grad is not None
+    assert (images.values.grad.flatten(1).abs().sum(1) > 0).all()
+    assert torch.equal(images.values.detach(), before), "an objective must not move the images itself"
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_is_deterministic_and_leaves_the_global_generator(name: str) -> None:
+    net = tiny_net()  # building a module draws its first weights from the global generator, as PyTorch does
+    state = torch.get_rng_state()
+    first, second = run(OBJECTIVES[name], 5, net=net), run(OBJECTIVES[name], 5, net=net)
+    assert torch.equal(first, second)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_resumes_bit_for_bit(name: str, tmp_path: Any) -> None:
+    whole = run(OBJECTIVES[name], 8)
+    run(OBJECTIVES[name], 5, snapshots=Snapshots(tmp_path, every=2))
+    assert torch.equal(run(OBJECTIVES[name], 8, snapshots=Snapshots(tmp_path, every=2)), whole)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("norm", ["instance", "batch", "none"])
+def test_gradient_against_finite_differences(name: str, norm: str) -> None:
+    real = blobs()
+    object.__setattr__(real, "prepare", torch.Tensor.double)  # float64 all the way
+    images = tiny_images(real, 2).double()
+    net = tiny_net(norm=norm)
+    objective = OBJECTIVES[name](Doubled(net.module), real, generator(3))
+    objective(images)  # so that what is kept between steps is there too
+    state = objective.generator.get_state()
+
+    def value() -> torch.Tensor:
+        again = copy.copy(objective)
+        if hasattr(again, "inner"):
+            again.inner = 0  # the published gradient holds the network fixed: its training on the images is not differentiated
+        again.generator = generator()
+        again.generator.set_state(state)
+        return again(images)
+
+    loss = value()
+    (gradient,) = torch.autograd.grad(loss, images.values)
+    directions, slopes = numerical_gradient(value, images.values)
+    ours = (directions * gradient).flatten(1).sum(1)
+    assert torch.allclose(ours, slopes, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_loss_falls_on_average(name: str) -> None:
+    """Judged on networks that were not used to move the images."""
+    real = blobs()
+    net = tiny_net(width=16)
+    images = tiny_images(real, 1, seed=3)
+    torch.nn.init.normal_(images.values, generator=generator(5))
+
+    def level() -> float:
+        losses = [OBJECTIVES[name](net, real, generator(100 + i))(images).item() for i in range(8)]
+        return sum(losses) / len(losses)
+
+    start = level()
+    objective = OBJECTIVES[name](net, real, generator(1))
+    for _ in iterate(images, objective, objective.optimizer(images), steps=60):
+        pass
+    assert level() < 0.8 * start
+
+
+class Doubled(Net):
+    """A network whose drawn parameters are float64."""
+
+    def init(self, g: torch.Generator, *, device: Any = None) -> torch.Tensor:
+        return super().init(g, device=device).double()
