@@ -99,7 +99,10 @@ def main() -> None:
         seconds.append(time.perf_counter() - clock)
         clock = time.perf_counter()
         if step.number % 50 == 0:
-            print(f"{name} step {step.number} loss {step.loss.item():.4f} {sum(seconds[-50:]) / 50:.2f} s a step", flush=True)
+            print(
+                f"{name} step {step.number} loss {step.loss.item():.4f} {sum(seconds[-50:]) / 50:.2f} s a step",
+                flush=True,
+            )
     artifact = cd.Artifact(
         images=images,
         classes=data.classes,
@@ -139,7 +142,9 @@ def to_config_of(method: Any) -> dict[str, Any]:
     """The method's plain options."""
     plain = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.init}
     skipped = ("net", "real", "generator", "augment")
-    return {k: v if isinstance(v, int | float | bool | type(None)) else str(v) for k, v in plain.items() if k not in skipped}
+    return {
+        k: v if isinstance(v, int | float | bool | type(None)) else str(v) for k, v in plain.items() if k not in skipped
+    }
 
 
 def processor() -> str:

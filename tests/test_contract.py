@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from support import blobs, generator, numerical_gradient, tiny_images, tiny_net
 
 from condensery import methods
 from condensery.data.augment import Siamese
@@ -16,6 +15,7 @@ from condensery.loop import Snapshots, iterate
 from condensery.methods import DC, DM, DSA
 from condensery.net import Net
 from condensery.synthetic import MultiFormation
+from support import blobs, generator, numerical_gradient, tiny_images, tiny_net
 
 Make = Callable[..., Any]
 
@@ -94,7 +94,9 @@ def test_gradient_against_finite_differences(name: str, norm: str) -> None:
     def value() -> torch.Tensor:
         again = copy.copy(objective)
         if hasattr(again, "inner"):
-            again.inner = 0  # the published gradient holds the network fixed: its training on the images is not differentiated
+            again.inner = (
+                0  # the published gradient holds the network fixed: its training on the images is not differentiated
+            )
         again.generator = generator()
         again.generator.set_state(state)
         return again(images)

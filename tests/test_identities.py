@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from support import blobs, generator, tiny_images, tiny_net
 
 from condensery.data.augment import Siamese
 from condensery.methods import DC, DM, DSA
 from condensery.methods.matching import layerwise_distance, sum_over_parts
 from condensery.methods.passes import Passes
 from condensery.synthetic import MultiFormation
+from support import blobs, generator, tiny_images, tiny_net
 
 
 def gradient(objective: object, images: object) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,7 +61,9 @@ def test_dc_is_the_plain_formula() -> None:
         mine = torch.autograd.grad(F.cross_entropy(net(theta, part), torch.full((2,), c)), theta, create_graph=True)[0]
         for name, g in net.layers(mine).items():
             if g.dim() > 1:
-                total = total + (1 - F.cosine_similarity(g.flatten(1), net.layers(target)[name].flatten(1), dim=1)).sum()
+                total = (
+                    total + (1 - F.cosine_similarity(g.flatten(1), net.layers(target)[name].flatten(1), dim=1)).sum()
+                )
     theirs = total, torch.autograd.grad(total, images.values)[0]
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-4)
@@ -70,7 +72,9 @@ def test_dc_is_the_plain_formula() -> None:
 def test_multi_formation_of_factor_one_is_the_identity() -> None:
     real, net = blobs(), tiny_net()
     plain, formed = tiny_images(real), tiny_images(real, formation=MultiFormation(1))
-    for a, b in zip(gradient(DM(net, real, generator(1)), plain), gradient(DM(net, real, generator(1)), formed), strict=True):
+    for a, b in zip(
+        gradient(DM(net, real, generator(1)), plain), gradient(DM(net, real, generator(1)), formed), strict=True
+    ):
         assert torch.allclose(a, b, atol=1e-6)
 
 

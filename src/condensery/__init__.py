@@ -32,7 +32,7 @@ _HOMES = {
 _MODULES = ("coresets", "data", "evaluate", "methods", "nets")
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [  # noqa: PLE0604 RUF022
+__all__ = [
     "DC",
     "DM",
     "DSA",

@@ -72,8 +72,8 @@ class Artifact:
         """What a network is trained on.
 
         Args:
-            hard_labels: Replace soft or learned labels by the class of each image (a check that the images, and not only
-                their labels, carry the accuracy).
+            hard_labels: Replace soft or learned labels by the class of each image (a check that the images, and not
+                only their labels, carry the accuracy).
             device: Where to.
         """
         x, y = (value.detach() for value in self.images())

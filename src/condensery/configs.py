@@ -43,7 +43,7 @@ def from_config(config: Any, classes: Mapping[str, type]) -> Any:
     if not isinstance(config, Mapping):
         return config
     name = config.get("type")
-    if name not in classes:
+    if not isinstance(name, str) or name not in classes:
         raise ValueError(f"Unknown type {name!r}; this version knows {', '.join(sorted(classes))}.")
     values = {key: from_config(item, classes) for key, item in config.items() if key != "type"}
     try:

@@ -55,7 +55,8 @@ class Held:
         return Batch(self.data.x[index], self.data.y[index])
 
 
-# --- how the weights move ---------------------------------------------------------------------------------------------------
+# --- how the weights move
+# ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,11 @@ class Sgd:
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """The optimizer of a module's parameters."""
         return torch.optim.SGD(
-            module.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=_fusible(module)
+            module.parameters(),
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            fused=_fusible(module),
         )
 
 
@@ -153,7 +158,8 @@ class WarmupCosine:
         return False
 
 
-# --- what is minimised ------------------------------------------------------------------------------------------------------
+# --- what is minimised
+# ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -178,7 +184,8 @@ class SquaredError:
         return 0.5 * (logits - target).square().sum(1)
 
 
-# --- the recipe -------------------------------------------------------------------------------------------------------------
+# --- the recipe
+# -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -376,22 +383,19 @@ def fit(
         >>> accuracy(trained, Held(Batch(x, y))) > 0.9
         True
     """
-    last: Trained | None = None
-    for last in training(net, data, recipe, generator, theta=theta, execution=execution):
-        pass
-    assert last is not None
+    *_, last = training(net, data, recipe, generator, theta=theta, execution=execution)
     return last
 
 
 def accuracy(predict: Callable[[Tensor], Tensor], data: Source, *, batch_size: int = 2048) -> float:
     """Share of examples whose largest logit is their class's (hard labels, or rows whose largest entry counts)."""
+    if len(data) == 0:
+        raise ValueError("There are no examples to measure the accuracy on; give a split that is not empty.")
     right: list[Tensor] = []
     for index in torch.arange(len(data)).split(batch_size):
         x, y = data.batch(index)
         truth = y.argmax(1) if y.is_floating_point() else y
         right.append((predict(x).argmax(1) == truth).sum())
-    if not right:
-        raise ValueError("There are no examples to measure the accuracy on; give a split that is not empty.")
     return int(torch.stack(right).sum()) / len(data)
 
 

@@ -19,8 +19,8 @@ from condensery.store import DamagedFile, load_tree, save_tree
 class Objective(Protocol):
     """A condensation method: a scalar whose gradient in the synthetic set's parameters is the method's outer gradient.
 
-    An objective that keeps something between steps has ``state_dict()`` and ``load_state_dict(state)``; one that draws at random
-    has a field ``generator``. Both are part of a snapshot.
+    An objective that keeps something between steps has ``state_dict()`` and ``load_state_dict(state)``; one that
+    draws at random has a field ``generator``. Both are part of a snapshot.
     """
 
     def __call__(self, synthetic: Any) -> Tensor:
@@ -47,9 +47,18 @@ class NotFinite(ArithmeticError):
 
 
 def with_gradient(value: Tensor, inputs: Sequence[Tensor], grads: Sequence[Tensor]) -> Tensor:
-    """A scalar equal to `value` whose gradient in `inputs` is `grads`: sum of <p - p.detach(), g> added to it.
+    """A scalar equal to `value` whose gradient in `inputs` is `grads`, as if sum of <p - p.detach(), g> were added
+    to it.
 
     It makes an objective of any estimator that is not plain autograd of its value.
+
+    Args:
+        value: A scalar.
+        inputs: Tensors that the synthetic parameters lead to (or are).
+        grads: The gradient in each of them, of their shapes.
+
+    Raises:
+        ValueError: If a gradient's shape is not its input's.
 
     Example:
         >>> p = torch.tensor([1.0, 2.0], requires_grad=True)
@@ -58,11 +67,28 @@ def with_gradient(value: Tensor, inputs: Sequence[Tensor], grads: Sequence[Tenso
         >>> loss.item(), p.grad.tolist()
         (5.0, [3.0, 4.0])
     """
-    total = value.detach()
     for p, g in zip(inputs, grads, strict=True):
-        # A zero that carries the gradient. Computed on p - p.detach() it is exactly 0 where p is finite.
-        total = total + ((p - p.detach()) * g.detach()).sum()
-    return total
+        if p.shape != g.shape:
+            raise ValueError(
+                f"A gradient has shape {tuple(g.shape)}, its input {tuple(p.shape)}; give one of the same shape."
+            )
+    return _WithGradient.apply(  # type: ignore[no-untyped-call]
+        value.detach(), len(inputs), *inputs, *(g.detach() for g in grads)
+    )
+
+
+class _WithGradient(torch.autograd.Function):
+    """Pass the value on untouched: adding <p - p.detach(), g> would make it NaN where g is infinite."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, count: int, *tensors: Tensor) -> Tensor:
+        ctx.save_for_backward(*tensors[count:])
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        grads = [outputs[0] * g for g in ctx.saved_tensors]
+        return (None, None, *grads, *(None for _ in grads))
 
 
 @dataclass
@@ -136,8 +162,8 @@ class Snapshots:
         if changed:
             k = changed[0]
             raise ValueError(
-                f"{path} belongs to another run ({k} was {found.get(k)!r}, now {self.run.get(k)!r}); resume with the same "
-                "settings or choose another folder."
+                f"{path} belongs to another run ({k} was {found.get(k)!r}, now {self.run.get(k)!r}); resume with the "
+                "same settings or choose another folder."
             )
 
 
@@ -152,8 +178,8 @@ def iterate(
 ) -> Iterator[Step]:
     """Descend `objective` in the parameters of `synthetic`, one `Step` at a time; the caller owns logging and stopping.
 
-    A run that resumes from `snapshots` gives the same synthetic set, bit for bit, as one that was never stopped (on the same
-    machine with the same number of threads), wherever it was killed.
+    A run that resumes from `snapshots` gives the same synthetic set, bit for bit, as one that was never stopped (on
+    the same machine with the same number of threads), wherever it was killed.
 
     Args:
         synthetic: The synthetic set, changed in place.
@@ -161,8 +187,8 @@ def iterate(
         optimizer: Over the synthetic set's parameters.
         steps: Steps in all, those done before a resumption included.
         snapshots: Where to resume from and write snapshots; the last step always writes one.
-        check_every: Look for numbers that are not finite every so many steps (default: 1 on a CPU, 50 on a device where looking
-            means waiting for it).
+        check_every: Look for numbers that are not finite every so many steps (default: 1 on a CPU, 50 on a device
+            where looking means waiting for it).
 
     Raises:
         NotFinite: Naming the first step and the quantity; nothing is overwritten by the bad values.
@@ -208,7 +234,9 @@ def condense(
         folder: If given, snapshots are kept there, and a run that was stopped goes on from the last.
     """
     snapshots = Snapshots(Path(folder)) if folder is not None else None
-    for _ in iterate(synthetic, objective, optimizer or objective.optimizer(synthetic), steps=steps, snapshots=snapshots):
+    for _ in iterate(
+        synthetic, objective, optimizer or objective.optimizer(synthetic), steps=steps, snapshots=snapshots
+    ):
         pass
     return synthetic
 
@@ -217,7 +245,9 @@ def _check_finite(number: int, parameters: Mapping[str, Tensor]) -> None:
     """A finite gradient can still overflow a value: nothing bad may reach a snapshot."""
     for name, p in parameters.items():
         if not bool(torch.isfinite(p.detach()).all()):
-            raise NotFinite(f"Step {number}: {name} is not finite; lower its learning rate. Earlier snapshots are kept.")
+            raise NotFinite(
+                f"Step {number}: {name} is not finite; lower its learning rate. Earlier snapshots are kept."
+            )
 
 
 class _State:
@@ -269,6 +299,6 @@ class _Watch:
         step = min(n for n in first if n)
         what = " and ".join(name for name, n in zip(self.names, first, strict=True) if n == step)
         raise NotFinite(
-            f"Step {step}: {what} is not finite; lower the learning rate of the images or check the data for extreme values. "
-            "Snapshots from before this step are kept."
+            f"Step {step}: {what} is not finite; lower the learning rate of the images or check the data for extreme "
+            "values. Snapshots from before this step are kept."
         )

@@ -12,9 +12,10 @@ _LARGE = 2**31 - 1  # the largest value that mallopt's int takes
 def keep_freed_memory() -> bool:
     """Ask the C library not to return freed memory to the system (Linux with glibc only).
 
-    A training step on a CPU frees and allocates the same tensors again and again. By default glibc gives large ones back and the
-    kernel zeroes new pages for each: on a virtual machine that was half of a step's time. The process keeps its peak memory
-    until it ends, which is why the library never does this by itself: the command line does, and a script may.
+    A training step on a CPU frees and allocates the same tensors again and again. By default glibc gives large ones
+    back and the kernel zeroes new pages for each: on a virtual machine that was half of a step's time. The process
+    keeps its peak memory until it ends, which is why the library never does this by itself: the command line does,
+    and a script may.
 
     Returns:
         Whether it took effect.

@@ -12,21 +12,21 @@ from torch import Tensor, nn
 from torch.func import functional_call, replace_all_batch_norm_modules_
 from torch.nn.modules.batchnorm import _BatchNorm
 
-# Largest activation worth making at once on a CPU. Large tensors cost fresh pages from the system each time (always above 32 MiB,
-# often above 4), and a few MiB stay in the cache between two layers: a ConvNet-3 of width 128 runs two to three times faster in
-# pieces of 8 images than in one of 256 (benchmarks/pieces.py).
+# Largest activation worth making at once on a CPU. Large tensors cost fresh pages from the system each time (always
+# above 32 MiB, often above 4), and a few MiB stay in the cache between two layers: a ConvNet-3 of width 128 runs two
+# to three times faster in pieces of 8 images than in one of 256 (benchmarks/pieces.py).
 _CPU_ACTIVATION_BYTES = 4 << 20
 
 
 class Net:
     """An ``nn.Module`` seen as a function of one flat parameter vector.
 
-    The module is a template: its own parameters are never trained. It is called in training mode, and batch normalisation
-    uses the statistics of the batch it is given, unless fixed `statistics` are passed.
+    The module is a template: its own parameters are never trained. It is called in training mode, and batch
+    normalisation uses the statistics of the batch it is given, unless fixed `statistics` are passed.
 
     Args:
-        module: Any module whose ``forward`` maps ``x`` to logits ``[n, classes]``. If it has a method ``embed(x)``, that is the
-            embedding; otherwise the input of its last ``nn.Linear`` is.
+        module: Any module whose ``forward`` maps ``x`` to logits ``[n, classes]``. If it has a method ``embed(x)``,
+            that is the embedding; otherwise the input of its last ``nn.Linear`` is.
 
     Example:
         >>> net = Net(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
@@ -128,7 +128,9 @@ class Net:
         """Bytes of the largest activation that one example makes, in float32."""
         largest = [x.numel()]
         hooks = [
-            layer.register_forward_hook(lambda _m, _i, out: largest.append(out.numel() if isinstance(out, Tensor) else 0))
+            layer.register_forward_hook(
+                lambda _m, _i, out: largest.append(out.numel() if isinstance(out, Tensor) else 0)
+            )
             for layer in self._functional.modules()
         ]
         try:
@@ -175,9 +177,10 @@ def _last_linear_input(module: nn.Module, x: Tensor) -> Tensor:
 def _reset(name: str, layer: nn.Module, generator: torch.Generator) -> None:
     """Initialise a layer's own parameters in place.
 
-    Convolutions and linear layers follow PyTorch's default rule, drawn from `generator`; a layer whose ``reset_parameters`` takes a
-    generator is given it; any other one is reset under a forked global generator seeded from it. A layer with parameters and no
-    ``reset_parameters`` (a learned token, say) keeps the values that it was built with.
+    Convolutions and linear layers follow PyTorch's default rule, drawn from `generator`; a layer whose
+    ``reset_parameters`` takes a generator is given it; any other one is reset under a forked global generator seeded
+    from it. A layer with parameters and no ``reset_parameters`` (a learned token, say) keeps the values that it was
+    built with.
     """
     reset = getattr(layer, "reset_parameters", None)
     if reset is None or not any(True for _ in layer.parameters(recurse=False)):

@@ -1,7 +1,7 @@
 """Files that carry tensors and plain data together, written whole or not at all, and read without executing anything.
 
-A file is one ``.safetensors``: tensors in its body, and in its metadata the *kind* of file, the version of its layout, the
-tree of plain values that says where each tensor belongs (JSON), and a digest of all of it.
+A file is one ``.safetensors``: tensors in its body, and in its metadata the *kind* of file, the version of its
+layout, the tree of plain values that says where each tensor belongs (JSON), and a digest of all of it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ def save_tree(path: str | Path, tree: Mapping[str, Any], *, kind: str, version: 
     metadata = {"kind": kind, "version": str(version), "tree": text, "digest": _digest(text, tensors)}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(tensors, temporary, metadata=metadata)
+        temporary.chmod(mode)  # save_file makes files that only their owner may read, whatever the umask
         _flush(temporary)
         os.replace(temporary, path)
     finally:
@@ -97,9 +100,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             return file.metadata() or {}, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise DamagedFile(
-            f"{path} is not a readable safetensors file ({reason}); restore it from a copy."
-        ) from None
+        raise DamagedFile(f"{path} is not a readable safetensors file ({reason}); restore it from a copy.") from None
 
 
 def _encode(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
@@ -141,7 +142,9 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _flush(path: Path) -> None:
-    """Ask the system to put a file, or a folder's list of names, on the disk: a rename alone does not survive a power cut."""
+    """Ask the system to put a file, or a folder's list of names, on the disk: a rename alone does not survive a
+    power cut.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

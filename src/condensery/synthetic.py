@@ -69,8 +69,8 @@ class Identity:
 class MultiFormation:
     """IDC's uniform multi-formation (Kim et al., ICML 2022, section 4.2): factor^2 small images tile each stored one.
 
-    A stored image ``[c, h, w]`` is cut into factor x factor tiles and each is enlarged bilinearly to ``[c, h, w]``. Sides that the
-    factor does not divide are padded with zeros at the bottom and right before cutting.
+    A stored image ``[c, h, w]`` is cut into factor x factor tiles and each is enlarged bilinearly to ``[c, h, w]``.
+    Sides that the factor does not divide are padded with zeros at the bottom and right before cutting.
 
     Args:
         factor: Tiles along each side; 2 and 3 are the paper's.
@@ -117,8 +117,8 @@ class Images(nn.Module):
         classes: int64 ``[n]``: the class each stored image stands for, whatever its label says. Sorted.
         labels: ``None`` for hard labels (the classes), or soft labels ``[n * repeats, C]``: one row an image.
         learn_labels: Whether the soft labels are learned too.
-        logits: Whether the label rows are logits, given to networks through a softmax (as DATM learns them), rather than
-            targets as they stand (as FRePo and RCIG learn them).
+        logits: Whether the label rows are logits, given to networks through a softmax (as DATM learns them), rather
+            than targets as they stand (as FRePo and RCIG learn them).
         step_size: Initial learned step size for training on these images, or ``None`` for none.
         formation: How stored values become images.
         mirrored: Whether each image is followed by its horizontal flip.
@@ -188,7 +188,8 @@ class Images(nn.Module):
         return Batch(x, y)
 
     def shifted(self, delta: Mapping[str, Tensor]) -> Batch:
-        """The batch with parameters moved by `delta` (by parameter name, e.g. ``{"values": noise}``), which stay as they are.
+        """The batch with parameters moved by `delta` (by parameter name, e.g. ``{"values": noise}``), which stay as
+        they are.
 
         Raises:
             ValueError: If a name is not a parameter's.
@@ -239,7 +240,8 @@ class Images(nn.Module):
             members, need = data.members(c), count * form.repeats
             if len(members) < need:
                 raise ValueError(
-                    f"Class {data.classes[c]!r} has {len(members)} images, {need} are needed to start from; ask for fewer per class."
+                    f"Class {data.classes[c]!r} has {len(members)} images, {need} are needed to "
+                    "start from; ask for fewer per class."
                 )
             index.append(members[torch.randperm(len(members), generator=generator)[:need].to(members.device)])
         return cls.from_index(data, torch.cat(index), formation=form, **options)
@@ -305,15 +307,21 @@ def _check_images(values: Tensor, classes: Tensor, labels: Tensor | None, repeat
     if values.dim() != 4 or not values.is_floating_point():
         raise ValueError(f"Values are {values.dtype} of shape {tuple(values.shape)}; give floats [n, c, h, w].")
     if classes.shape != values.shape[:1] or classes.dtype != torch.int64:
-        raise ValueError(f"Classes have shape {tuple(classes.shape)}; give int64 [{len(values)}], one for each stored image.")
+        raise ValueError(
+            f"Classes have shape {tuple(classes.shape)}; give int64 [{len(values)}], one for each stored image."
+        )
     if bool((classes[1:] < classes[:-1]).any()):
         raise ValueError("Classes are not sorted; sort the stored images by class.")
     if labels is not None and (labels.dim() != 2 or len(labels) != len(values) * repeats):
-        raise ValueError(f"Labels have shape {tuple(labels.shape)}; give one row for each image, [{len(values) * repeats}, C].")
+        raise ValueError(
+            f"Labels have shape {tuple(labels.shape)}; give one row for each image, [{len(values) * repeats}, C]."
+        )
 
 
 def size_in_bytes(images: Images) -> int:
-    """Bytes of what a synthetic set really spends: stored values, soft labels and step size (hard labels count 1 byte each)."""
+    """Bytes of what a synthetic set really spends: stored values, soft labels and step size (hard labels count 1
+    byte each).
+    """
     soft = 0 if images.labels is None else images.labels.numel() * images.labels.element_size()
     hard = len(images.classes) if images.labels is None else 0
     step = 0 if images.step_size is None else images.step_size.element_size()

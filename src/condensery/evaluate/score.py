@@ -49,7 +49,8 @@ class Row:
         name: What was trained on.
         network: The network.
         last: Test accuracy of the last iterate.
-        chosen: Test accuracy of the pass with the best validation accuracy (the same networks); ``None`` if not asked for.
+        chosen: Test accuracy of the pass with the best validation accuracy (the same networks); ``None`` if not
+            asked for.
         size: What the set really costs, or the number of images.
         seconds: Time to train and test, all networks, seconds.
         images_per_second: Training speed of one network.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,7 +33,8 @@ class Trials:
     Args:
         n: Independently initialised networks.
         seed: Of the first; the others follow from it.
-        checks: Passes at which validation accuracy is measured (evenly spread, the last included) to choose one; 0 for none.
+        checks: Passes at which validation accuracy is measured (evenly spread, the last included) to choose one; 0
+            for none.
         jobs: Processes that train networks at the same time, one thread each if more than one.
         execution: How the arithmetic is done.
     """
@@ -62,8 +63,8 @@ def transfer(
 ) -> Scores:
     """Train fresh networks on a condensed set, test each once, and put the honest baselines beside it.
 
-    The test split is touched once for each trained network (twice where a pass chosen on validation is asked for as well: neither
-    reading chooses anything).
+    The test split is touched once for each trained network (twice where a pass chosen on validation is asked for as
+    well: neither reading chooses anything).
 
     Args:
         artifact: The condensed set.
@@ -71,9 +72,11 @@ def transfer(
         networks: Architectures; default: the one that it was condensed with.
         recipe: How to train; default: the artifact's.
         trials: How often.
-        baselines: Whether to train on a random subset with as many real images as the set stores, redrawn for each network.
+        baselines: Whether to train on a random subset with as many real images as the set stores, redrawn for each
+            network.
         full: If given, how to train on all training data: the ceiling.
-        robust: Whether to add the label-robust variants of DD-Ranking (Li et al. 2024): hard labels only, and without augmentation.
+        robust: Whether to add the label-robust variants of DD-Ranking (Li et al. 2024): hard labels only, and
+            without augmentation.
 
     Returns:
         Rows for the set, its variants and the baselines, each network in turn.
@@ -122,8 +125,13 @@ def score(
 ) -> Row:
     """Train `trials.n` networks on one set (or each on its own, from a sequence) and test them: one row."""
     start = time.perf_counter()
-    sources = list(source) if isinstance(source, list | tuple) and not isinstance(source, Batch) else [source] * trials.n
-    tasks = [delayed(_trial)(net, s, recipe, (data.validation, data.test), trials, trials.seed + i) for i, s in enumerate(sources)]
+    sources = (
+        list(source) if isinstance(source, list | tuple) and not isinstance(source, Batch) else [source] * trials.n
+    )
+    tasks = [
+        delayed(_trial)(net, s, recipe, (data.validation, data.test), trials, trials.seed + i)
+        for i, s in enumerate(sources)
+    ]
     results = Parallel(n_jobs=trials.jobs, **({"inner_max_num_threads": 1} if trials.jobs > 1 else {}))(tasks)
     return Row(
         name=name,
@@ -208,12 +216,4 @@ def _title(module: nn.Module) -> str:
     config: dict[str, Any] = dict(getattr(module, "config", {}))
     parts = [f"{key} {config[key]}" for key in ("depth", "width", "norm") if config.get(key) is not None]
     return type(module).__name__ + (f" ({', '.join(parts)})" if parts else "")
-
-
-def unused_test_split(data: ImageData) -> ImageData:
-    """The data with the validation split in the place of the test split: for choosing settings without touching the test.
-
-    Scores of it are validation scores and must be named so.
-    """
-    return replace(data, test=data.validation)
 

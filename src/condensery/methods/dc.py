@@ -29,22 +29,25 @@ class DC:
 
         loss = sum_c D( grad_theta L_c^real(theta), grad_theta L_c^syn(theta) )        (eq. 9),
 
-    with D the layer-wise cosine distance (eq. 10). One call is one matching step. A network lives for `outer` of them; between two
-    it is trained for `inner` passes over the synthetic set, at the start of the next call, so that it sees the updated images.
+    with D the layer-wise cosine distance (eq. 10). One call is one matching step. A network lives for `outer` of
+    them; between two it is trained for `inner` passes over the synthetic set, at the start of the next call, so that
+    it sees the updated images.
 
     Args:
         net: The architecture.
         real: The real training images.
         generator: A CPU generator for networks, batches and augmentation.
         batch_real: Real images of each class in a step.
-        outer: Matching steps in a network's life; default: the published number for the images per class (see `published_loops`).
+        outer: Matching steps in a network's life; default: the published number for the images per class (see
+            `published_loops`).
         inner: Passes over the synthetic set between them; default likewise.
         batch_train: Batch size of those passes.
         lr_net: Their learning rate (plain SGD).
         augment: Differentiable siamese augmentation of both sides (this makes it DSA), or ``None``.
         lr_images: Learning rate of the images.
         momentum: Its momentum.
-        precision: Lower precision for the passes that no outer gradient goes through: the real gradient and the network's training.
+        precision: Lower precision for the passes that no outer gradient goes through: the real gradient and the
+            network's training.
         compiled: Whether those are compiled (see `Passes`).
     """
 
@@ -138,8 +141,8 @@ class DC:
 def published_loops(per_class: int) -> tuple[int, int]:
     """Matching steps in a network's life and passes between them, by images per class.
 
-    The published code knows 1, 10, 20, 30, 40 and 50; in between and beyond, the life is `per_class` steps up to 50, and the passes
-    keep its total of 500.
+    The published code knows 1, 10, 20, 30, 40 and 50; in between and beyond, the life is `per_class` steps up to 50,
+    and the passes keep its total of 500.
 
     Example:
         >>> [published_loops(k) for k in (1, 5, 10, 30, 50, 100)]

@@ -16,7 +16,7 @@ from condensery.net import Net
 from condensery.synthetic import Images
 
 if TYPE_CHECKING:
-    from condensery.data.augment import Siamese
+    from condensery.data.augment import Draw, Siamese
     from condensery.data.labelled import Labelled
 
 
@@ -64,7 +64,9 @@ class DM:
             return self._together(theta, x, rows, real, draws)
 
         def loss(part: Tensor, where: slice) -> Tensor:
-            local = {c: slice(r.start - where.start, r.stop - where.start) for c, r in rows.items() if _inside(r, where)}
+            local = {
+                c: slice(r.start - where.start, r.stop - where.start) for c, r in rows.items() if _inside(r, where)
+            }
             features = self.net.embed(theta, torch.cat([self._change(part[r], draws[c]) for c, r in local.items()]))
             targets = torch.stack([self._passes.mean_embedding(theta, self._change(real[c], draws[c])) for c in local])
             means = torch.stack([features[r].mean(0) for r in local.values()])
@@ -76,15 +78,15 @@ class DM:
         """SGD with momentum on the synthetic set's parameters."""
         return torch.optim.SGD(synthetic.parameters(), lr=self.lr_images, momentum=self.momentum)
 
-    def _change(self, x: Tensor, draw: object) -> Tensor:
-        return x if self.augment is None else self.augment(x, draw)  # type: ignore[arg-type]
+    def _change(self, x: Tensor, draw: Draw | None) -> Tensor:
+        return x if draw is None else draw(x)
 
     @cached_property
     def _passes(self) -> Passes:
         return Passes(self.net, self.precision, self.compiled)
 
     def _together(
-        self, theta: Tensor, x: Tensor, rows: dict[int, slice], real: dict[int, Tensor], draws: dict[int, object]
+        self, theta: Tensor, x: Tensor, rows: dict[int, slice], real: dict[int, Tensor], draws: dict[int, Draw | None]
     ) -> Tensor:
         """All classes in one batch on each side, so that batch normalisation sees them all."""
         sizes = [len(real[c]) for c in rows]

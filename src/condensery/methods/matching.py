@@ -14,8 +14,9 @@ from condensery.net import Net
 def layerwise_distance(net: Net, a: Tensor, b: Tensor, *, eps: float = 1e-6) -> Tensor:
     """DC's distance between two gradients (Zhao et al., ICLR 2021, eq. 10).
 
-    Each layer's gradient is one row per output node (a convolution's ``[out, in * h * w]``, a linear layer's ``[out, in]``); the distance
-    is the sum over all rows of 1 - cosine. Vectors (biases and normalisation) are left out, as in the published code.
+    Each layer's gradient is one row per output node (a convolution's ``[out, in * h * w]``, a linear layer's ``[out,
+    in]``); the distance is the sum over all rows of 1 - cosine. Vectors (biases and normalisation) are left out, as
+    in the published code.
 
     Args:
         net: Gives the layers' shapes.

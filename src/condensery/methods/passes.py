@@ -1,4 +1,4 @@
-"""The passes through a network that no outer gradient goes through: where a method spends its time, and may save precision."""
+"""The passes through a network that no outer gradient goes through: most of the time, and no need for precision."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ Statistics = Mapping[str, Tensor] | None
 class Passes:
     """Mean features and mean gradients of a batch, computed in pieces whose sum is the whole.
 
-    A piece is as large as a CPU's cache likes (`Net.chunk`), so the memory does not grow with the batch. With batch normalisation
-    and no fixed statistics the batch stays whole.
+    A piece is as large as a CPU's cache likes (`Net.chunk`), so the memory does not grow with the batch. With batch
+    normalisation and no fixed statistics the batch stays whole.
 
     Args:
         net: The network.
         precision: Lower precision of parameters and images, e.g. ``torch.bfloat16``; sums over pieces stay in float32.
-        compiled: Whether to compile the two functions with ``torch.compile``: tens of seconds once, for each shape of a piece.
+        compiled: Whether to compile the two functions with ``torch.compile``: tens of seconds once, for each shape
+            of a piece.
     """
 
     net: Net

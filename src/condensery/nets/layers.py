@@ -271,8 +271,8 @@ _CONV: dict[Parametrisation, type[nn.Conv2d | LecunConv2d | NTKConv2d]] = {
 class AvgPool(nn.Module):
     """Average pooling 2x2 with stride 2, ``[n, c, h, w] -> [n, c, h // 2, w // 2]``.
 
-    On a CPU in float32 it is a depthwise convolution with constant weights: PyTorch's own pooling is not vectorised there and
-    takes 4.7 times as long forward and 3 times backward (benchmarks/pieces.py). Compiled code makes its own loop.
+    On a CPU in float32 it is a depthwise convolution with constant weights: PyTorch's own pooling is not vectorised
+    there and takes 4.7 times as long forward and 3 times backward (benchmarks/pieces.py). Compiled code makes its own loop.
     """
 
     def forward(self, x: Tensor) -> Tensor:
