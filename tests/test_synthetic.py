@@ -169,3 +169,9 @@ def test_state_round_trip() -> None:
     other.load_state_dict(images.state_dict())
     assert torch.equal(other().x, images().x)
     assert torch.equal(other().y, images().y)
+
+
+def test_rows_follow_a_loaded_state() -> None:
+    images, other = tiny_images(blobs(), [2, 1, 3]), tiny_images(blobs(), [1, 3, 2])
+    images.load_state_dict(other.state_dict())
+    assert images.rows() == other.rows()

@@ -51,7 +51,7 @@ class Held:
 
     def batch(self, index: Tensor) -> Batch:
         """The examples at int64 `index`."""
-        index = index.to(self.data.y.device)
+        index = index.to(self.data.y.device, non_blocking=True)
         return Batch(self.data.x[index], self.data.y[index])
 
 

@@ -161,6 +161,8 @@ class Images(nn.Module):
             self.labels: Tensor | None = nn.Parameter(soft)
         else:
             self.register_buffer("labels", soft)
+        self._count()
+        self.register_load_state_dict_post_hook(self._count)
         self.step_size = None if step_size is None else nn.Parameter(values.new_tensor(float(step_size)))
 
     @property
@@ -202,9 +204,16 @@ class Images(nn.Module):
 
     def rows(self) -> dict[int, slice]:
         """Where each class lies in the batch, for the classes present."""
-        counts = torch.bincount(self.classes).tolist()
-        ends = [self.copies * e for e in torch.bincount(self.classes).cumsum(0).tolist()]
-        return {c: slice(end - self.copies * k, end) for c, (k, end) in enumerate(zip(counts, ends, strict=True)) if k}
+        places, start = {}, 0
+        for c, count in self._counts.items():
+            places[c] = slice(start, start + count * self.copies)
+            start += count * self.copies
+        return places
+
+    def _count(self, *_: object) -> None:
+        """Count the classes' images once, so that asking where they lie does not wait for the device."""
+        counts: list[int] = torch.bincount(self.classes).tolist()
+        self._counts = {c: count for c, count in enumerate(counts) if count}
 
     @torch.no_grad()
     def project_(self) -> None:

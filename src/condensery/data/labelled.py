@@ -88,7 +88,7 @@ class Labelled:
         Returns:
             float32 ``[m, c, h, w]`` and int64 ``[m]``.
         """
-        index = index.to(self.device)
+        index = index.to(self.device, non_blocking=True)
         return Batch(self.prepare(self.x[index]), self.y[index])
 
     def whole(self) -> Batch:
@@ -154,7 +154,7 @@ class Labelled:
         if count < 1:
             raise ValueError(f"cannot draw {count} images: ask for at least 1")
         chosen = torch.randperm(len(members), generator=generator)[:count]
-        return self.prepare(self.x[members[chosen.to(self.device)]])
+        return self.prepare(self.x[members[chosen.to(self.device, non_blocking=True)]])
 
     def subset(self, index: Tensor) -> Labelled:
         """The images at `index` (int64 ``[m]`` or bool mask ``[n]``), same classes and preprocessing."""

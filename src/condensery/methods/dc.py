@@ -121,7 +121,7 @@ class DC:
         """Plain SGD on the synthetic set."""
         augment = DsaTrain(self.augment) if self.augment is not None else None
         for _ in range(passes):
-            order = torch.randperm(len(y), generator=self.generator).to(x.device)
+            order = torch.randperm(len(y), generator=self.generator).to(x.device, non_blocking=True)
             for index in order.split(self.batch_train):
                 px = x[index] if augment is None else augment(x[index], self.generator)
                 theta = theta - self.lr_net * self._passes.mean_gradient(theta, px, y[index])
