@@ -33,9 +33,7 @@ def artifact(*, soft: bool = False, whiten: bool = False, spread: float = 0.3, *
     rows = torch.rand(6 * formation.repeats, 3, generator=g).softmax(1) if soft else None
     images = cd.Images(preprocessing(pixels), classes, labels=rows, **options)
     network = cd.nets.describe(cd.nets.ConvNet(channels=3, classes=3, size=SIDE, width=4))
-    return cd.Artifact(
-        images, NAMES, preprocessing, cd.Recipe(epochs=3), network, dataset="toy", method="DM", seed=7
-    )
+    return cd.Artifact(images, NAMES, preprocessing, cd.Recipe(epochs=3), network, dataset="toy", method="DM", seed=7)
 
 
 def hard(made: cd.Artifact) -> list[int]:
@@ -64,9 +62,7 @@ def test_png_folders_are_read_back_as_a_data_set(tmp_path: Path) -> None:
     again = cd.data.folder(tmp_path / "out", size=SIDE, preprocessing=lambda _: made.preprocessing)
     parts = (again.train, again.validation, again.test)
     assert sum(map(len, parts)) == 6 * 4 * 2
-    expected = {
-        image.numpy().tobytes() for image in pictures.to_bytes(made.preprocessing.inverse(made.batch().x))
-    }
+    expected = {image.numpy().tobytes() for image in pictures.to_bytes(made.preprocessing.inverse(made.batch().x))}
     assert {image.numpy().tobytes() for part in parts for image in part.x} == expected
 
 

@@ -1,6 +1,6 @@
 """How good a condensed set is: functions that return scores."""
 
 from condensery.evaluate.score import Row, Score, Scores
-from condensery.evaluate.transfer import ceiling, random_row, random_subset, transfer
+from condensery.evaluate.transfer import Trials, ceiling, random_row, random_subset, transfer
 
-__all__ = ["Row", "Score", "Scores", "ceiling", "random_row", "random_subset", "transfer"]
+__all__ = ["Row", "Score", "Scores", "Trials", "ceiling", "random_row", "random_subset", "transfer"]

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from condensery.nets.layers import (
@@ -115,4 +116,6 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     required = [key for key, parameter in parameters.items() if parameter.default is inspect.Parameter.empty]
     if missing := [key for key in required if key not in arguments]:
         raise ValueError(f"{name} needs {', '.join(required)}: add {', '.join(missing)} to the config.")
-    return VISION[name](**arguments)
+    # PyTorch's layers draw their first weights from the global generator: its state is put back.
+    with torch.random.fork_rng(devices=[]):
+        return VISION[name](**arguments)
