@@ -162,7 +162,7 @@ class Images(nn.Module):
         else:
             self.register_buffer("labels", soft)
         self._count()
-        self.register_load_state_dict_post_hook(self._count)
+        self.register_load_state_dict_post_hook(self._count)  # type: ignore[no-untyped-call]
         self.step_size = None if step_size is None else nn.Parameter(values.new_tensor(float(step_size)))
 
     @property
