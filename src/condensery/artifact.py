@@ -88,7 +88,10 @@ class Artifact:
 
     def build_network(self) -> nn.Module:
         """A fresh network of the kind the set was condensed with."""
-        return nets.build(self.network)
+        try:
+            return nets.build(self.network)
+        except TypeError as error:
+            raise ValueError(f"The network of the set cannot be built ({error}); build one yourself.") from None
 
     @cached_property
     def pictures(self) -> Tensor:
@@ -151,8 +154,31 @@ class Artifact:
 _PLAIN = ("network", "dataset", "method", "options", "seed", "split", "scores", "versions", "provenance")
 
 
-def _from_tree(cls: type[Artifact], tree: Mapping[str, Any], device: torch.device | str) -> Artifact:
+_TYPES = {name: (str if name in ("dataset", "method") else int if name == "seed" else Mapping) for name in _PLAIN}
+
+
+def _check_types(tree: Mapping[str, Any]) -> None:
+    """Raise a TypeError for a part of the wrong type: the digest only tells that it was written so."""
     stored = tree["images"]
+    wrong = [name for name in _PLAIN if not isinstance(tree[name], _TYPES[name])]
+    wrong += [name for name in ("values", "classes") if not isinstance(stored[name], Tensor)]
+    wrong += [name for name in ("learn_labels", "logits", "mirrored") if not isinstance(stored[name], bool)]
+    wrong += [] if stored["labels"] is None or isinstance(stored["labels"], Tensor) else ["labels"]
+    wrong += [] if tree["indices"] is None or isinstance(tree["indices"], Tensor) else ["indices"]
+    names = tree["classes"]
+    wrong += [] if isinstance(names, list) and all(isinstance(c, str) for c in names) else ["classes"]
+    if wrong:
+        raise TypeError(f"{wrong[0]} is of a type that it cannot be")
+
+
+def _from_tree(cls: type[Artifact], tree: Mapping[str, Any], device: torch.device | str) -> Artifact:
+    _check_types(tree)
+    stored = tree["images"]
+    if int(stored["classes"].max()) >= len(tree["classes"]):
+        raise ValueError("it has more classes than class names")
+    recipe = configs.from_config(tree["recipe"], _BUILDABLE)
+    if not isinstance(recipe, Recipe) or not (recipe.augment is None or callable(recipe.augment)):
+        raise TypeError("its recipe is not one")
     images = Images(
         stored["values"],
         stored["classes"],
@@ -168,7 +194,7 @@ def _from_tree(cls: type[Artifact], tree: Mapping[str, Any], device: torch.devic
         images=images.to(device),
         classes=tuple(tree["classes"]),
         preprocessing=preprocessing.to(device),
-        recipe=configs.from_config(tree["recipe"], _BUILDABLE),
+        recipe=recipe,
         indices=tree["indices"],
         **{name: tree[name] for name in _PLAIN},
     )

@@ -47,6 +47,27 @@ def from_config(config: Any, classes: Mapping[str, type]) -> Any:
         raise ValueError(f"Unknown type {name!r}; this version knows {', '.join(sorted(classes))}.")
     values = {key: from_config(item, classes) for key, item in config.items() if key != "type"}
     try:
-        return classes[name](**values)
+        built = classes[name](**values)
     except TypeError as error:
         raise ValueError(f"The settings of {name} do not fit this version ({error}); upgrade condensery.") from None
+    if dataclasses.is_dataclass(built):
+        for f in dataclasses.fields(built):
+            if not _fits(getattr(built, f.name), str(f.type), classes):
+                raise ValueError(f"{name}.{f.name} cannot be {getattr(built, f.name)!r:.80}; it takes {f.type}.")
+    return built
+
+
+_PLAIN = ("int", "float", "bool", "str", "None")
+
+
+def _fits(value: Any, annotation: str, classes: Mapping[str, type]) -> bool:
+    """Whether a value read from a file is of its field's type, as far as the annotation tells by name."""
+    if annotation.startswith("tuple["):
+        inner = annotation[6:-1].split(",")[0].strip()
+        return isinstance(value, tuple) and all(_fits(item, inner, classes) for item in value)
+    parts = [part.strip() for part in annotation.split("|")]
+    found = "None" if value is None else type(value).__name__
+    if found in _PLAIN or isinstance(value, tuple):
+        return found in parts or (found == "int" and "float" in parts)
+    # A protocol or a base class is not known by name here: any of the classes that may be built passes for it.
+    return found in parts or not all(part in _PLAIN or part in classes for part in parts)

@@ -170,9 +170,7 @@ def herd_by_definition(x: np.ndarray, count: int) -> list[int]:
     mean, chosen = x.mean(axis=0), []
     for k in range(1, count + 1):
         distances = {
-            i: np.linalg.norm(mean - (x[i] + sum(x[j] for j in chosen)) / k)
-            for i in range(len(x))
-            if i not in chosen
+            i: np.linalg.norm(mean - (x[i] + sum(x[j] for j in chosen)) / k) for i in range(len(x)) if i not in chosen
         }
         chosen.append(min(distances, key=distances.__getitem__))
     return chosen
@@ -268,10 +266,7 @@ def test_k_center_covers_digits_better_than_chance() -> None:
 def test_k_means_finds_clear_clusters() -> None:
     centres = torch.tensor([[0.0, 0.0], [50.0, 0.0], [0.0, 50.0]])
     sizes = (30, 10, 20)
-    parts = [
-        c + torch.randn(n, 2, generator=seeded(i))
-        for i, (c, n) in enumerate(zip(centres, sizes, strict=True))
-    ]
+    parts = [c + torch.randn(n, 2, generator=seeded(i)) for i, (c, n) in enumerate(zip(centres, sizes, strict=True))]
     x = torch.cat(parts)
     chosen = k_means(x, torch.zeros(60, dtype=torch.long), 3, generator=seeded())
     expected = []
@@ -356,9 +351,7 @@ def test_facility_location_by_definition(similarity: Similarity) -> None:
         picked: list[int] = []
         for _ in range(6):
             values = {
-                j: float(between[:, [*picked, j]].amax(dim=1).sum())
-                for j in range(len(members))
-                if j not in picked
+                j: float(between[:, [*picked, j]].amax(dim=1).sum()) for j in range(len(members)) if j not in picked
             }
             # Two examples that cover each other and no third tie but for rounding.
             best = max(values.values())

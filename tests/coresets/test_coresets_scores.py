@@ -40,9 +40,7 @@ def flat(module: nn.Module, seed: int) -> Tensor:
 
 def call(module: nn.Module, theta: Tensor, x: Tensor) -> Tensor:
     pieces = theta.split([p.numel() for p in module.parameters()])
-    named = {
-        name: piece.view(p.shape) for (name, p), piece in zip(module.named_parameters(), pieces, strict=True)
-    }
+    named = {name: piece.view(p.shape) for (name, p), piece in zip(module.named_parameters(), pieces, strict=True)}
     return torch.func.functional_call(module, named, (x,))
 
 

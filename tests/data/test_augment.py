@@ -84,18 +84,14 @@ def test_each_image_follows_its_own_parameters(op: Op) -> None:
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 1, 9, 6)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_scale_and_rotate_agree_with_grid_sample(
-    shape: tuple[int, ...], dtype: torch.dtype, tolerance: float
-) -> None:
+def test_scale_and_rotate_agree_with_grid_sample(shape: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
     x = images(*shape).to(dtype)
     for across, down, degrees in [(0.83, 1.2, 15.0), (1.1, 0.9, -7.3), (1.0, 1.0, 80.0)]:
         zoomed, turned = Scale().apply(x, (across, down)), Rotate().apply(x, (degrees,))
         scale = torch.tensor([[across, 0, 0], [0, down, 0]], dtype=torch.float64)
         # In double, so that only our own rounding is measured.
         torch.testing.assert_close(zoomed.double(), sampled(x.double(), scale), atol=tolerance, rtol=0)
-        torch.testing.assert_close(
-            turned.double(), sampled(x.double(), turn(degrees)), atol=tolerance, rtol=0
-        )
+        torch.testing.assert_close(turned.double(), sampled(x.double(), turn(degrees)), atol=tolerance, rtol=0)
 
 
 def turn(degrees: float) -> Tensor:
@@ -210,9 +206,7 @@ def test_no_strength_changes_nothing_at_all(op: Op, dtype: torch.dtype, shape: t
     assert torch.equal(op.apply(x, op.draw(seeded(), x.shape)), x)
 
 
-@pytest.mark.parametrize(
-    "op", [Jitter(0, 0, 0), Translate(0.0), Zoom(1.0, 1.0), Scale(1.0), Rotate(0.0)], ids=name
-)
+@pytest.mark.parametrize("op", [Jitter(0, 0, 0), Translate(0.0), Zoom(1.0, 1.0), Scale(1.0), Rotate(0.0)], ids=name)
 def test_no_strength_changes_nothing_but_rounding(op: Op) -> None:
     x = images(3, 3, 7, 11)
     torch.testing.assert_close(op.apply_each(x, op.draw_each(seeded(), x.shape)), x, atol=1e-12, rtol=0)
@@ -306,9 +300,7 @@ def test_log_uniform_draws() -> None:
     assert zoom.max() <= np.log(1.25) + 1e-9
     assert abs(zoom.mean()) < 0.01
     factors = drawn(Jitter(0.1, 0.2, 0.3))[:, 1:].log()
-    torch.testing.assert_close(
-        factors.abs().amax(dim=0), torch.tensor([0.2, 0.3]).double(), atol=1e-3, rtol=0
-    )
+    torch.testing.assert_close(factors.abs().amax(dim=0), torch.tensor([0.2, 0.3]).double(), atol=1e-3, rtol=0)
 
 
 def test_flips_come_as_often_as_asked() -> None:
@@ -376,8 +368,7 @@ def test_an_operation_for_each_image_or_for_the_batch() -> None:
     ops = (Flip(1.0), Erase(1.0), Crop(0.0))
     kinds = {
         choice: [
-            {tuple(row.tolist()) for row in OneOfPerImage(ops, choice)(x, seeded(seed))[:, 0, 0]}
-            for seed in range(12)
+            {tuple(row.tolist()) for row in OneOfPerImage(ops, choice)(x, seeded(seed))[:, 0, 0]} for seed in range(12)
         ]
         for choice in Choice
     }

@@ -93,9 +93,7 @@ def test_mirror_is_tried(served):
 def test_wrong_checksum_is_not_kept(served, tmp_path):
     root, address = served
     fill(root, content=b"tampered")
-    with pytest.raises(
-        DataMissing, match=r"one\.gz: not the published file, its checksum is not sha256:"
-    ) as caught:
+    with pytest.raises(DataMissing, match=r"one\.gz: not the published file, its checksum is not sha256:") as caught:
         locate(plain(address))
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "cache" / "some").iterdir())

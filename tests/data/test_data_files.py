@@ -83,9 +83,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
     return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
-def write_idx(
-    root: Path, *, n: int = 30, classes: int = 3, start: int = 0, prefix: str = "", packed=True, test="t10k"
-):
+def write_idx(root: Path, *, n: int = 30, classes: int = 3, start: int = 0, prefix: str = "", packed=True, test="t10k"):
     root.mkdir(parents=True, exist_ok=True)
     for part, count in (("train", n), (test, n // 2)):
         x = rng(count).integers(0, 256, (count, 5, 4), dtype=np.uint8)
@@ -202,9 +200,7 @@ def write_cifar_bin(root: Path, *, n: int = 20, layout=cifarfile.TEN) -> Path:
     return root
 
 
-def write_cifar_python(
-    root: Path, source: Path, layout=cifarfile.TEN, protocol: int = 2, text: bool = False
-) -> Path:
+def write_cifar_python(root: Path, source: Path, layout=cifarfile.TEN, protocol: int = 2, text: bool = False) -> Path:
     """The same data in the other published form: the test's own writer."""
     key = (lambda k: k.decode()) if text else (lambda k: k)
     root.mkdir(parents=True, exist_ok=True)

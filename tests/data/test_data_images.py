@@ -76,9 +76,7 @@ def test_whitened_digits(fit):
     data = d.digits(preprocessing=fit)
     ready = data.prepared()
     assert torch.allclose(ready.test.batch(torch.arange(9)).x, data.test.batch(torch.arange(9)).x, atol=1e-5)
-    torch.testing.assert_close(
-        ready.preprocessing.inverse(ready.test.x), data.test.x / 255, atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(ready.preprocessing.inverse(ready.test.x), data.test.x / 255, atol=1e-4, rtol=0)
 
 
 def test_with_preprocessing():
@@ -103,9 +101,7 @@ def test_to_moves_everything(prepared):
 def test_own_sets_are_kept():
     x = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
     y = torch.tensor([0, 1, 0, 1])
-    data = image_data(
-        "own", Batch(x, y), classes=("a", "b"), test=Batch(x + 1, y), validation=Batch(x + 2, y)
-    )
+    data = image_data("own", Batch(x, y), classes=("a", "b"), test=Batch(x + 1, y), validation=Batch(x + 2, y))
     assert (data.train.x.max(), data.test.x.max(), data.validation.x.max()) == (0, 1, 2)
 
 

@@ -118,9 +118,7 @@ def test_stratified_is_exact_disjoint_and_deterministic(labels, fraction, seed):
     assert torch.equal(kept, again[0])
     assert torch.equal(held, again[1])
     assert sorted(kept.tolist() + held.tolist()) == list(range(len(y)))
-    for size, given_ in zip(
-        torch.bincount(y).tolist(), torch.bincount(y[held], minlength=6).tolist(), strict=False
-    ):
+    for size, given_ in zip(torch.bincount(y).tolist(), torch.bincount(y[held], minlength=6).tolist(), strict=False):
         assert given_ == (0 if size < 2 else min(max(int(size * fraction + 0.5), 1), size - 1))
 
 

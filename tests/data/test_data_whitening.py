@@ -38,9 +38,7 @@ def direct_absolute(x: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
     return (rows - mean) @ (u / np.sqrt(s + eps)) @ u.T, mean
 
 
-def direct_trace(
-    x: np.ndarray, mean: np.ndarray, std: np.ndarray, ratio: float, block: tuple[int, int]
-) -> np.ndarray:
+def direct_trace(x: np.ndarray, mean: np.ndarray, std: np.ndarray, ratio: float, block: tuple[int, int]) -> np.ndarray:
     """FRePo's: standardise, mean covariance of checkerboard blocks over n, relative ridge, rank control."""
     n, c, h, w = x.shape
     z = (x.astype(np.float64) / 255 - mean[:, None, None]) / std[:, None, None]
@@ -86,9 +84,7 @@ def test_trace_is_frepos(block, n):
 
 def test_block_side_as_one_number():
     x = pixels(shape=(3, 8, 8))
-    torch.testing.assert_close(
-        zca_trace(x, STANDARDISE, block=4)(x), zca_trace(x, STANDARDISE, block=(4, 4))(x)
-    )
+    torch.testing.assert_close(zca_trace(x, STANDARDISE, block=4)(x), zca_trace(x, STANDARDISE, block=(4, 4))(x))
 
 
 def test_definitions_are_not_interchangeable():
@@ -175,9 +171,7 @@ def test_standardise_of_is_mean_and_std():
     x = pixels(500)
     fitted = Standardise.of(x)
     torch.testing.assert_close(fitted.mean.flatten(), (x / 255).mean((0, 2, 3)), atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        fitted.std.flatten(), (x / 255).std((0, 2, 3), correction=0), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(fitted.std.flatten(), (x / 255).std((0, 2, 3), correction=0), atol=1e-5, rtol=0)
 
 
 def test_constant_channel_keeps_std_one():

@@ -157,9 +157,7 @@ def test_28_pixels_are_padded_to_32(name: str) -> None:
     torch.testing.assert_close(net28(x), net32(nn.functional.pad(x, (2, 2, 2, 2))))
 
 
-@pytest.mark.parametrize(
-    ("size", "depth"), [(2, 1), (8, 2), (12, 2), (16, 3), (28, 3), (32, 3), (64, 4), (128, 5)]
-)
+@pytest.mark.parametrize(("size", "depth"), [(2, 1), (8, 2), (12, 2), (16, 3), (28, 3), (32, 3), (64, 4), (128, 5)])
 def test_default_depth(size: int, depth: int) -> None:
     assert ConvNet(channels=1, classes=2, size=size, width=2).config["depth"] == depth
 
@@ -315,8 +313,7 @@ def test_hessian_vector_products_agree_in_every_mode_and_differentiate(norm: Nor
 
     step = 1e-5
     ahead, behind = (
-        grad(loss)(tuple(p + sign * step * d for p, d in zip(point, direction, strict=True)), x)
-        for sign in (1, -1)
+        grad(loss)(tuple(p + sign * step * d for p, d in zip(point, direction, strict=True)), x) for sign in (1, -1)
     )
     for hvp in (forward_over_reverse, reverse_over_forward):
         for got, a, b in zip(hvp(x), ahead, behind, strict=True):
@@ -400,9 +397,7 @@ def test_ntk_and_lecun_networks_start_at_the_same_scale() -> None:
     x = seeded(16, 3, 16)
     spread = []
     for kind in (Parametrisation.LECUN, Parametrisation.NTK):
-        net = ConvNet(
-            channels=3, classes=200, size=16, width=64, depth=2, norm=Norm.NONE, parametrisation=kind
-        )
+        net = ConvNet(channels=3, classes=200, size=16, width=64, depth=2, norm=Norm.NONE, parametrisation=kind)
         generator = torch.Generator().manual_seed(1)
         for module in net.modules():
             if isinstance(module, nets.LecunConv2d | nets.LecunLinear | nets.NTKConv2d | nets.NTKLinear):

@@ -28,9 +28,7 @@ def class_counts(y: Tensor, per_class: PerClass, classes: int | None = None) -> 
         classes = int(y.max()) + 1 if isinstance(per_class, int) else len(per_class)
     counts = (per_class,) * classes if isinstance(per_class, int) else tuple(per_class)
     if len(counts) != classes:
-        raise ValueError(
-            f"per_class has {len(counts)} numbers for {classes} classes: give one for each class"
-        )
+        raise ValueError(f"per_class has {len(counts)} numbers for {classes} classes: give one for each class")
     if int(y.max()) >= classes:
         raise ValueError(f"label {int(y.max())} has no number in per_class: give {int(y.max()) + 1} numbers")
     _check_supply(torch.bincount(y, minlength=classes).tolist(), counts)
@@ -75,7 +73,5 @@ def over_classes(y: Tensor, per_class: PerClass, pick: Callable[[Tensor, int], T
 def rows_of(features: Tensor, y: Tensor) -> Tensor:
     """Check that there is one row of features for each label, and flatten each to a vector: ``[n, d]``."""
     if len(features) != len(y):
-        raise ValueError(
-            f"{len(features)} rows of features do not fit {len(y)} labels: give one row for each"
-        )
+        raise ValueError(f"{len(features)} rows of features do not fit {len(y)} labels: give one row for each")
     return features.detach().flatten(1)

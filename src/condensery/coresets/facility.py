@@ -121,9 +121,7 @@ class Coverage:
         return bounds
 
 
-def lazy_greedy(
-    gain: Callable[[int], float], add: Callable[[int], None], bounds: list[float], count: int
-) -> list[int]:
+def lazy_greedy(gain: Callable[[int], float], add: Callable[[int], None], bounds: list[float], count: int) -> list[int]:
     """Select ``count`` candidates as plain greedy selection would, evaluating few gains (Minoux, 1978).
 
     Args:

@@ -9,9 +9,7 @@ from condensery.coresets.budget import PerClass
 from condensery.coresets.top import top
 
 
-def forgetting(
-    correct: Tensor, y: Tensor, per_class: PerClass, *, generator: Generator | None = None
-) -> Tensor:
+def forgetting(correct: Tensor, y: Tensor, per_class: PerClass, *, generator: Generator | None = None) -> Tensor:
     """Select the most forgotten examples of each class; those never learned come first.
 
     Toneva et al., "An empirical study of example forgetting during deep neural network learning", ICLR 2019,
@@ -44,7 +42,5 @@ def forgetting_events(correct: Tensor) -> Tensor:
     [2, 0]
     """
     if correct.ndim != 2 or correct.dtype != torch.bool:
-        raise ValueError(
-            f"the record must be bool [epochs, n], not {correct.dtype} of shape {tuple(correct.shape)}"
-        )
+        raise ValueError(f"the record must be bool [epochs, n], not {correct.dtype} of shape {tuple(correct.shape)}")
     return (correct[:-1] & ~correct[1:]).sum(dim=0)

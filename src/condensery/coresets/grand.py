@@ -47,9 +47,7 @@ def last_layer_grand_scores(logits: Tensor, features: Tensor, y: Tensor) -> Tens
     """
     if features.shape[:-1] != logits.shape[:-1]:
         shape = (*logits.shape[:-1], "d")
-        raise ValueError(
-            f"features must have the shape {shape} to fit the logits, not {tuple(features.shape)}"
-        )
+        raise ValueError(f"features must have the shape {shape} to fit the logits, not {tuple(features.shape)}")
     norms = torch.linalg.vector_norm(_errors(logits, y), dim=-1)
     norms = norms * (features.square().sum(dim=-1) + 1).sqrt()
     return norms if norms.ndim == 1 else norms.mean(dim=0)

@@ -11,9 +11,7 @@ from torch import Generator, Tensor
 from condensery.coresets.budget import PerClass, over_classes, rows_of
 
 
-def k_means(
-    features: Tensor, y: Tensor, per_class: PerClass, *, generator: Generator, restarts: int = 3
-) -> Tensor:
+def k_means(features: Tensor, y: Tensor, per_class: PerClass, *, generator: Generator, restarts: int = 3) -> Tensor:
     """Cluster each class into as many clusters as examples are wanted, and select an example for each centre.
 
     The centres choose in turn, the largest cluster first, the nearest example that is still free; so the

@@ -24,9 +24,7 @@ def top(scores: Tensor, y: Tensor, per_class: PerClass, *, generator: Generator 
     [1, 2, 3]
     """
     if scores.shape != y.shape:
-        raise ValueError(
-            f"scores {tuple(scores.shape)} must be one number a label: reduce them to {tuple(y.shape)}"
-        )
+        raise ValueError(f"scores {tuple(scores.shape)} must be one number a label: reduce them to {tuple(y.shape)}")
     if bool(scores.isnan().any()):
         raise ValueError("a score is NaN: find the examples on which the network diverged, and drop them")
     ranked = scores.detach()

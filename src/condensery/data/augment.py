@@ -74,16 +74,12 @@ def _integers(generator: Generator, n: int, low: int, high: int) -> Tensor:
 
 def _require_cpu(generator: Generator) -> None:
     if generator.device.type != "cpu":
-        raise ValueError(
-            f"augmentation draws on the CPU: pass torch.Generator(), not one on {generator.device}"
-        )
+        raise ValueError(f"augmentation draws on the CPU: pass torch.Generator(), not one on {generator.device}")
 
 
 def _require_images(shape: Sequence[int]) -> None:
     if len(shape) != 4:
-        raise ValueError(
-            f"augmentation needs images [n, c, h, w]: reshape the input, whose shape is {tuple(shape)}"
-        )
+        raise ValueError(f"augmentation needs images [n, c, h, w]: reshape the input, whose shape is {tuple(shape)}")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -203,9 +199,7 @@ def _recoloured(x: Tensor, shift: Number, saturation: Number, contrast: Number) 
     """
     grey = x.mean(dim=1, keepdim=True)
     level = x.mean(dim=(1, 2, 3), keepdim=True)
-    return (
-        (saturation * contrast) * x + (contrast * (1 - saturation)) * grey + ((1 - contrast) * level + shift)
-    )
+    return (saturation * contrast) * x + (contrast * (1 - saturation)) * grey + ((1 - contrast) * level + shift)
 
 
 # The operations ---------------------------------------------------------------------------------------------
@@ -328,9 +322,7 @@ class Crop(Op):
     pad: float = 0.125
 
     def __post_init__(self) -> None:
-        _require(
-            0 <= self.pad <= 0.5, f"Crop.pad is a share of the side and must lie in [0, 0.5], not {self.pad}"
-        )
+        _require(0 <= self.pad <= 0.5, f"Crop.pad is a share of the side and must lie in [0, 0.5], not {self.pad}")
 
     def draw_each(self, generator: Generator, shape: Sequence[int]) -> Tensor:
         """Parameters ``[n, 2]``: pixels down and across."""
@@ -459,9 +451,7 @@ class Zoom(Op):
     high: float = 1.25
 
     def __post_init__(self) -> None:
-        _require(
-            0 < self.low <= self.high, f"Zoom needs 0 < low <= high, not low={self.low} and high={self.high}"
-        )
+        _require(0 < self.low <= self.high, f"Zoom needs 0 < low <= high, not low={self.low} and high={self.high}")
 
     def draw_each(self, generator: Generator, shape: Sequence[int]) -> Tensor:
         """Parameters ``[n, 3]``: the zoom, then the place down and across in [-1, 1] of the room there is."""
@@ -761,9 +751,7 @@ class DcTrain:
     noise: float = 0.001
 
     def __post_init__(self) -> None:
-        _require(
-            len(self.steps) > 0, "DcTrain needs at least one step: use DcTrain.digits(), or no augmentation"
-        )
+        _require(len(self.steps) > 0, "DcTrain needs at least one step: use DcTrain.digits(), or no augmentation")
         _require(0 <= self.scale < 1, f"DcTrain.scale must lie in [0, 1), not {self.scale}")
         _require(min(self.crop, self.rotate, self.noise) >= 0, f"no strength of {self} may be negative")
 
@@ -804,9 +792,7 @@ class DcTrain:
         factors = [_uniform(generator, len(x), 1 - self.scale, 1 + self.scale) for _ in range(2)]
         new = (torch.stack(factors, dim=1) * sides).long().clamp(min=1)  # [n, 2]
         canvas = torch.maximum(new.amax(dim=1, keepdim=True), sides.amax())
-        first = (canvas - sides) // 2 - (
-            canvas - new
-        ) // 2  # the resized image's pixel that lands in the corner
+        first = (canvas - sides) // 2 - (canvas - new) // 2  # the resized image's pixel that lands in the corner
         sources = []
         for axis, side in enumerate(x.shape[2:]):
             place = torch.arange(side) + first[:, axis : axis + 1]

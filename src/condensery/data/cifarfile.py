@@ -87,9 +87,7 @@ def read_binary(path: Path, layout: Layout) -> Batch:
         raise ValueError(f"{path} cannot be read ({one_line(error)}): put it there") from error
     width = layout.header + _PIXELS
     if len(content) == 0 or len(content) % width:
-        raise ValueError(
-            f"{path} is {len(content)} bytes, no whole number of {width}-byte records: fetch it again"
-        )
+        raise ValueError(f"{path} is {len(content)} bytes, no whole number of {width}-byte records: fetch it again")
     records = torch.from_numpy(content).reshape(-1, width)
     labels = records[:, layout.header - 1].long()
     return Batch(records[:, layout.header :].reshape(-1, 3, 32, 32), _checked(path, labels, layout))
@@ -106,34 +104,21 @@ def read_python(path: Path, layout: Layout) -> Batch:
     """
     content = _unpickle(path)
     if not isinstance(content, dict):
-        raise ValueError(
-            f"{path} holds a {type(content).__name__}, not a dictionary: give an original CIFAR batch"
-        )
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary: give an original CIFAR batch")
     data: Any = content.get(b"data", content.get("data"))
     labels: Any = content.get(layout.key, content.get(layout.key.decode()))
-    if (
-        not isinstance(data, np.ndarray)
-        or data.dtype != np.uint8
-        or data.ndim != 2
-        or data.shape[1:] != (_PIXELS,)
-    ):
-        raise ValueError(
-            f"{path} has no uint8 array 'data' of {_PIXELS} columns: give an original CIFAR batch"
-        )
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1:] != (_PIXELS,):
+        raise ValueError(f"{path} has no uint8 array 'data' of {_PIXELS} columns: give an original CIFAR batch")
     whole = isinstance(labels, list) and all(type(label) is int and 0 <= label < 256 for label in labels)
     if not whole or len(labels) != len(data) or not labels:
-        raise ValueError(
-            f"{path} has no list '{layout.key.decode()}' of {len(data)} class numbers: fetch it again"
-        )
+        raise ValueError(f"{path} has no list '{layout.key.decode()}' of {len(data)} class numbers: fetch it again")
     x = torch.from_numpy(np.ascontiguousarray(data)).reshape(-1, 3, 32, 32)
     return Batch(x, _checked(path, torch.tensor(labels), layout))
 
 
 def _checked(path: Path, labels: Tensor, layout: Layout) -> Tensor:
     if int(labels.max()) >= layout.classes:
-        raise ValueError(
-            f"{path} has label {int(labels.max())} but only {layout.classes} classes: fetch it again"
-        )
+        raise ValueError(f"{path} has label {int(labels.max())} but only {layout.classes} classes: fetch it again")
     return labels
 
 
@@ -151,9 +136,7 @@ def _class_names(folder: Path, layout: Layout, binary: bool) -> tuple[str, ...]:
         found = content.get(key, content.get(key.decode())) if isinstance(content, dict) else None
         names = [n.decode("utf-8", "replace") if isinstance(n, bytes) else n for n in found or []]
     if len(names) != layout.classes or not all(isinstance(name, str) for name in names):
-        raise ValueError(
-            f"{path} does not name {layout.classes} classes: fetch it again, or remove it to use numbers"
-        )
+        raise ValueError(f"{path} does not name {layout.classes} classes: fetch it again, or remove it to use numbers")
     return tuple(names)
 
 

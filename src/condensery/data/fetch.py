@@ -100,8 +100,7 @@ def locate(source: Source, root: str | os.PathLike[str] | None = None) -> Path:
         found = _search(source, Path(root))
         if found is None:
             raise DataMissing(
-                f"{source.title} is not in {Path(root)}: "
-                f"put {_wanted(source)} there, or leave root out to download it"
+                f"{source.title} is not in {Path(root)}: put {_wanted(source)} there, or leave root out to download it"
             )
         return found
     cache = cache_folder()
@@ -258,9 +257,7 @@ def _spellings(name: str) -> tuple[str, ...]:
     return (f"{name}.gz", name, dotted, f"{dotted}.gz")
 
 
-def _idx_source(
-    title: str, folders: tuple[str, ...], addresses: tuple[str, ...], md5s: tuple[str, ...]
-) -> Source:
+def _idx_source(title: str, folders: tuple[str, ...], addresses: tuple[str, ...], md5s: tuple[str, ...]) -> Source:
     remotes = tuple(
         Remote(f"{name}.gz", tuple(f"{address}{name}.gz" for address in addresses), f"md5:{md5}")
         for name, md5 in zip(_IDX_FILES, md5s, strict=True)

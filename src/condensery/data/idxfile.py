@@ -37,8 +37,7 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> Tensor:
         raise ValueError(f"{path} is {len(content)} bytes long, too short for an idx header: fetch it again")
     if content[:4] != bytes((0, 0, _BYTES, ndim)):
         raise ValueError(
-            f"{path} begins with {content[:4].hex()}, not 0000080{ndim}: "
-            f"give an idx file of {ndim}-dimensional bytes"
+            f"{path} begins with {content[:4].hex()}, not 0000080{ndim}: give an idx file of {ndim}-dimensional bytes"
         )
     shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
     expected = 1
@@ -46,8 +45,7 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> Tensor:
         expected *= side
     if len(content) - start != expected:
         raise ValueError(
-            f"{path} announces {' x '.join(map(str, shape))} values and holds {len(content) - start}: "
-            f"fetch it again"
+            f"{path} announces {' x '.join(map(str, shape))} values and holds {len(content) - start}: fetch it again"
         )
     if expected == 0:
         raise ValueError(f"{path} holds no values: give a file with at least one image")
@@ -65,9 +63,7 @@ def read_pair(images: Path, labels: Path) -> Batch:
     """
     x, y = read_idx(images, 3), read_idx(labels, 1)
     if len(x) != len(y):
-        raise ValueError(
-            f"{images} has {len(x)} images and {labels} has {len(y)} labels: use two files of one set"
-        )
+        raise ValueError(f"{images} has {len(x)} images and {labels} has {len(y)} labels: use two files of one set")
     return Batch(x.unsqueeze(1), y.long())
 
 
@@ -101,9 +97,7 @@ def _pick(folder: Path, names: list[str], prefix: str, part: str, kind: str, ndi
         shown = f"{prefix}{'train' if part == 'train' else 't10k'}-{kind}-idx{ndim}-ubyte"
         raise ValueError(f"{folder} has no {shown} (or {shown}.gz): put it there")
     if len(matches) > 1:
-        raise ValueError(
-            f"{folder} holds several idx sets ({', '.join(sorted(matches))}): name one with prefix="
-        )
+        raise ValueError(f"{folder} holds several idx sets ({', '.join(sorted(matches))}): name one with prefix=")
     # names run backwards, so the plain file, read faster, has replaced its own .gz
     return folder / next(iter(matches.values()))
 

@@ -38,8 +38,7 @@ class ImageData:
         for part in (self.validation, self.test):
             if part.classes != self.train.classes or part.image_shape != self.train.image_shape:
                 raise ValueError(
-                    f"{self.name} mixes {part} with {self.train}: "
-                    f"give its three sets the same classes and image shape"
+                    f"{self.name} mixes {part} with {self.train}: give its three sets the same classes and image shape"
                 )
 
     @property
@@ -67,15 +66,11 @@ class ImageData:
         if self.train.device == torch.device(device):
             return self
         parts = (self.train, self.validation, self.test)
-        if isinstance(
-            self.preprocessing, Prepared
-        ):  # each set was prepared for itself: share the moved original
+        if isinstance(self.preprocessing, Prepared):  # each set was prepared for itself: share the moved original
             shared: Preprocessing = Prepared(self.preprocessing.original.to(device))
         else:
             shared = self.preprocessing.to(device)
-        return ImageData(
-            self.name, *(Labelled(p.x.to(device), p.y.to(device), p.classes, shared) for p in parts)
-        )
+        return ImageData(self.name, *(Labelled(p.x.to(device), p.y.to(device), p.classes, shared) for p in parts))
 
     def with_preprocessing(self, p: Preprocessing) -> ImageData:
         """The same stored images under another preprocessing, on the device of the images.
@@ -84,9 +79,7 @@ class ImageData:
             ValueError: Where the images are prepared already, so that the stored pixels are gone.
         """
         if isinstance(self.preprocessing, Prepared):
-            raise ValueError(
-                f"{self.name} is prepared already: change its preprocessing before calling prepared()"
-            )
+            raise ValueError(f"{self.name} is prepared already: change its preprocessing before calling prepared()")
         moved = p.to(self.train.device)
         parts = (self.train, self.validation, self.test)
         return ImageData(self.name, *(replace(part, prepare=moved) for part in parts))
@@ -154,9 +147,7 @@ def number_labels(parts: list[Tensor]) -> tuple[list[Tensor], tuple[str, ...]]:
     ([tensor([1, 0]), tensor([0])], ('1', '3'))
     """
     values, numbers = torch.unique(torch.cat(parts), return_inverse=True)
-    return list(torch.split(numbers, [len(part) for part in parts])), tuple(
-        str(value) for value in values.tolist()
-    )
+    return list(torch.split(numbers, [len(part) for part in parts])), tuple(str(value) for value in values.tolist())
 
 
 def _hold_out(train: Batch, share: float, seed: int) -> tuple[Batch, Batch]:

@@ -111,9 +111,7 @@ def digits(*, validation: float = 0.1, seed: int = 0, preprocessing: Fit | None 
     )
 
 
-def mnist(
-    root: _Root = None, *, validation: float = 0.1, seed: int = 0, preprocessing: Fit | None = None
-) -> ImageData:
+def mnist(root: _Root = None, *, validation: float = 0.1, seed: int = 0, preprocessing: Fit | None = None) -> ImageData:
     """MNIST: 60,000 + 10,000 handwritten digits, 28 x 28 grey. Options: see the module."""
     fit = preprocessing or _fixed(MNIST_MEAN, MNIST_STD)
     return _idx_set("mnist", fetch.MNIST, root, _DIGITS, validation, seed, fit)
@@ -184,9 +182,7 @@ def cifar10(
     """
     fit = preprocessing or _fixed(CIFAR10_MEAN, CIFAR10_STD)
     train, test, classes = cifarfile.read_folder(fetch.locate(fetch.CIFAR10, root), cifarfile.TEN)
-    return image_data(
-        "cifar10", train, classes=classes, test=test, validation=validation, seed=seed, preprocessing=fit
-    )
+    return image_data("cifar10", train, classes=classes, test=test, validation=validation, seed=seed, preprocessing=fit)
 
 
 def cifar100(

@@ -42,8 +42,7 @@ class Labelled:
     def __post_init__(self) -> None:
         if self.x.ndim != 4 or self.x.dtype not in (torch.uint8, torch.float32):
             raise ValueError(
-                f"images are uint8 or float32 [n, c, h, w], not {self.x.dtype} {tuple(self.x.shape)}: "
-                f"convert them"
+                f"images are uint8 or float32 [n, c, h, w], not {self.x.dtype} {tuple(self.x.shape)}: convert them"
             )
         if self.y.dtype != torch.int64 or self.y.shape != self.x.shape[:1]:
             raise ValueError(
@@ -148,9 +147,7 @@ class Labelled:
         """
         members = self.members(c)
         if len(members) == 0:
-            raise ValueError(
-                f"class {c} ({self.classes[c]}) has no image here: leave it out or use data that has some"
-            )
+            raise ValueError(f"class {c} ({self.classes[c]}) has no image here: leave it out or use data that has some")
         if count < 1:
             raise ValueError(f"cannot draw {count} images: ask for at least 1")
         chosen = torch.randperm(len(members), generator=generator)[:count]
@@ -201,7 +198,5 @@ def stratified(y: Tensor, fraction: float, generator: torch.Generator) -> tuple[
         if count > 0:
             held[members[torch.randperm(size, generator=generator)[:count]]] = True
     if not bool(held.any()):
-        raise ValueError(
-            "no class has two images, so none can be held out: provide more images or a split of your own"
-        )
+        raise ValueError("no class has two images, so none can be held out: provide more images or a split of your own")
     return (~held).nonzero().flatten(), held.nonzero().flatten()

@@ -100,9 +100,7 @@ def npz(
         arrays = {f"{key}_train" if key in ("x", "y") else key: array for key, array in arrays.items()}
     parts = {name: part for name in names if (part := _npz_part(path, arrays, name)) is not None}
     if "train" not in parts:
-        raise ValueError(
-            f"{path} holds {_listed(arrays)}: save x_train, y_train (x_test, y_test), or x and y"
-        )
+        raise ValueError(f"{path} holds {_listed(arrays)}: save x_train, y_train (x_test, y_test), or x and y")
     labels, classes = _npz_labels(path, [y for _, y in parts.values()], arrays.get("classes"))
     batches = {name: Batch(x, y) for (name, (x, _)), y in zip(parts.items(), labels, strict=True)}
     return image_data(
@@ -208,9 +206,7 @@ def hub(
     shape = survey([picture for part in pictures.values() for picture in part], size)
     raw = [_labels(f"{name} column {label}", np.asarray(splits[split][label])) for split in roles.values()]
     labels, classes = _numbered(raw, getattr(features[label], "names", None), name)
-    batches = {
-        role: Batch(read_pictures(pictures[role], shape), y) for role, y in zip(roles, labels, strict=True)
-    }
+    batches = {role: Batch(read_pictures(pictures[role], shape), y) for role, y in zip(roles, labels, strict=True)}
     return image_data(
         name,
         batches["train"],
@@ -236,9 +232,7 @@ def class_names(ids: list[str], words: Path) -> tuple[str, ...]:
             known[key.strip()] = text.split(",")[0].strip()
     names = [known.get(key) or key for key in ids]
     # two ids may share a name (ImageNet has two cranes)
-    return tuple(
-        f"{n} ({key})" if names.count(n) > 1 and n != key else n for n, key in zip(names, ids, strict=True)
-    )
+    return tuple(f"{n} ({key})" if names.count(n) > 1 and n != key else n for n, key in zip(names, ids, strict=True))
 
 
 def _roles(names: Iterable[str]) -> dict[str, str]:
@@ -262,9 +256,7 @@ def _roles(names: Iterable[str]) -> dict[str, str]:
 def _class_folders(path: Path) -> list[str]:
     ids = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not ids:
-        raise ValueError(
-            f"{path} has no subfolders: put the pictures of each class into a subfolder of its own"
-        )
+        raise ValueError(f"{path} has no subfolders: put the pictures of each class into a subfolder of its own")
     return ids
 
 
@@ -313,9 +305,7 @@ def _npz_part(
     x = _images(f"{path} array {keys[0]}", arrays[keys[0]])
     y = _labels(f"{path} array {keys[1]}", arrays[keys[1]])
     if len(x) != len(y):
-        raise ValueError(
-            f"{path} has {len(x)} images and {len(y)} labels for {name}: save one label an image"
-        )
+        raise ValueError(f"{path} has {len(x)} images and {len(y)} labels for {name}: save one label an image")
     return x, y
 
 
@@ -326,9 +316,7 @@ def _images(where: str, array: np.ndarray[Any, Any]) -> Tensor:
     elif array.ndim == 4 and array.shape[1] not in (1, 3):
         array = array.transpose(0, 3, 1, 2)
     if array.ndim != 4 or array.size == 0 or array.shape[1] not in (1, 3):
-        raise ValueError(
-            f"{where} has shape {array.shape}: save [n, h, w], [n, h, w, c] or [n, c, h, w], c 1 or 3"
-        )
+        raise ValueError(f"{where} has shape {array.shape}: save [n, h, w], [n, h, w, c] or [n, c, h, w], c 1 or 3")
     return torch.from_numpy(np.ascontiguousarray(_bytes(where, array)))
 
 
@@ -340,8 +328,7 @@ def _bytes(where: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     top = 255 if array.dtype.kind in "iu" else 1
     if not (array.min() >= 0 and array.max() <= top):  # so written that NaN fails too
         raise ValueError(
-            f"{where} has values from {array.min()} to {array.max()}: "
-            f"save whole numbers 0 to 255 or floats 0 to 1"
+            f"{where} has values from {array.min()} to {array.max()}: save whole numbers 0 to 255 or floats 0 to 1"
         )
     return (array if top == 255 else np.rint(array.astype(np.float32) * 255)).astype(np.uint8)
 
@@ -351,9 +338,7 @@ def _labels(where: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if array.ndim == 2 and array.shape[1] == 1:  # as Keras gives CIFAR's
         array = array[:, 0]
     if array.ndim != 1 or array.size == 0:
-        raise ValueError(
-            f"{where} has shape {array.shape}: give one label an image, [n] (argmax of one-hot rows)"
-        )
+        raise ValueError(f"{where} has shape {array.shape}: give one label an image, [n] (argmax of one-hot rows)")
     if array.dtype.kind == "U":
         return array
     if array.dtype.kind not in "iub" or int(array.max()) > np.iinfo(np.int64).max:
@@ -365,9 +350,7 @@ def _npz_labels(
     path: Path, raw: list[np.ndarray[Any, Any]], names: np.ndarray[Any, Any] | None
 ) -> tuple[list[Tensor], tuple[str, ...]]:
     if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
-        raise ValueError(
-            f"{path} has 'classes' of type {names.dtype} and shape {names.shape}: save a list of text"
-        )
+        raise ValueError(f"{path} has 'classes' of type {names.dtype} and shape {names.shape}: save a list of text")
     return _numbered(raw, None if names is None else names.tolist(), str(path))
 
 
@@ -386,9 +369,7 @@ def _numbered(
         return number_labels(parts)
     low, high = min(int(p.min()) for p in parts), max(int(p.max()) for p in parts)
     if low < 0 or high >= len(names):
-        raise ValueError(
-            f"{where} has labels {low} to {high} but names {len(names)} classes: number them from 0"
-        )
+        raise ValueError(f"{where} has labels {low} to {high} but names {len(names)} classes: number them from 0")
     return parts, tuple(names)
 
 
@@ -400,9 +381,7 @@ def _load_hub(name: str, config: str | None) -> Mapping[str, Any]:
     try:
         import datasets
     except ImportError as error:
-        raise ImportError(
-            "sets of the Hugging Face hub need its library: pip install 'condensery[hub]'"
-        ) from error
+        raise ImportError("sets of the Hugging Face hub need its library: pip install 'condensery[hub]'") from error
     try:
         loaded: Any = datasets.load_dataset(name, config)
     except Exception as error:  # offline, unknown, gated: whatever the library says

@@ -33,11 +33,7 @@ Picture: TypeAlias = "Path | Image"
 
 def list_pictures(folder: Path) -> list[Path]:
     """Picture files anywhere under `folder`, by suffix, sorted; hidden files are left out."""
-    found = (
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
     return sorted(path for path in found if path.is_file())
 
 
@@ -108,19 +104,13 @@ def _each(work: Any, jobs: Sequence[Any], name: Any = None) -> list[Any]:
             return None
 
     with warnings.catch_warnings(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        warnings.simplefilter(
-            "ignore"
-        )  # Pillow's remarks on odd EXIF blocks and palettes, one for each picture
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF blocks and palettes, one for each picture
         results = list(pool.map(attempt, range(len(jobs))))
     if problems:
-        named = [
-            f"{name(jobs[i]) if name else _name(jobs[i], i)}: {problems[i]}"
-            for i in sorted(problems)[:_SHOWN]
-        ]
+        named = [f"{name(jobs[i]) if name else _name(jobs[i], i)}: {problems[i]}" for i in sorted(problems)[:_SHOWN]]
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise ValueError(
-            f"{len(problems)} of {len(jobs)} pictures cannot be read ({'; '.join(named)}{more}): "
-            f"repair or remove them"
+            f"{len(problems)} of {len(jobs)} pictures cannot be read ({'; '.join(named)}{more}): repair or remove them"
         )
     return results
 
@@ -158,9 +148,7 @@ def _flat(image: Image, mode: str) -> Image:
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":  # no agreed range, and Pillow would clip it without a word
         raise ValueError("32-bit float pixels; convert it to 8 bits")
-    if image.mode == "I" or image.mode.startswith(
-        "I;16"
-    ):  # 16-bit grey: Pillow's own conversion would clip at 255
+    if image.mode == "I" or image.mode.startswith("I;16"):  # 16-bit grey: Pillow's own conversion would clip at 255
         image = pil.fromarray((np.asarray(image, dtype=np.int64).clip(0, 65535) // 257).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         colour = image.convert("RGBA")
@@ -191,8 +179,6 @@ def opened(images: Iterable[Any]) -> list[Picture]:
     pictures: list[Picture] = []
     for index, image in enumerate(images):
         if not isinstance(image, pil.Image):
-            raise ValueError(
-                f"row {index} holds a {type(image).__name__}, not an image: name the column of images"
-            )
+            raise ValueError(f"row {index} holds a {type(image).__name__}, not an image: name the column of images")
         pictures.append(image)
     return pictures

@@ -152,9 +152,7 @@ class Standardise:
                 f"mean has {len(self.mean)} channels and std {len(self.std)}: give one of each per channel"
             )
         if not bool((self.std > 0).all() and self.std.isfinite().all() and self.mean.isfinite().all()):
-            raise ValueError(
-                "mean and std must be finite and std positive: use 1 for a channel that never varies"
-            )
+            raise ValueError("mean and std must be finite and std positive: use 1 for a channel that never varies")
 
     @classmethod
     def of(cls, x: Tensor) -> Standardise:
@@ -205,8 +203,7 @@ class Standardise:
     def _check_channels(self, x: Tensor) -> None:
         if x.shape[-3] != len(self.mean):  # one mean would broadcast over three channels without a word
             raise ValueError(
-                f"images have {x.shape[-3]} channels and the statistics {len(self.mean)}: "
-                f"use statistics of this data"
+                f"images have {x.shape[-3]} channels and the statistics {len(self.mean)}: use statistics of this data"
             )
 
 
@@ -310,9 +307,7 @@ def zca_absolute(x: Tensor, eps: float = 0.1) -> Whiten:
     if len(x) < 2:
         raise ValueError("one image has no covariance: whiten with at least two")
     if eps <= 0:
-        raise ValueError(
-            f"eps is {eps}: use a positive number such as 0.1, or constant pixels divide by zero"
-        )
+        raise ValueError(f"eps is {eps}: use a positive number such as 0.1, or constant pixels divide by zero")
     block = (x.shape[2], x.shape[3])
     shift = _mean_image(x, unit)
     cov = _scatter(x, unit, shift, block) / (len(x) - 1)
@@ -411,8 +406,7 @@ def _check_block(shape: Sequence[int], block: tuple[int, int] | None) -> tuple[i
         return height, width
     if min(block) < 1 or height % block[0] or width % block[1]:
         raise ValueError(
-            f"blocks of {block[0]} x {block[1]} do not tile {height} x {width} images: "
-            f"choose a side that divides them"
+            f"blocks of {block[0]} x {block[1]} do not tile {height} x {width} images: choose a side that divides them"
         )
     return block
 

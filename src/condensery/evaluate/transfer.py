@@ -216,4 +216,3 @@ def _title(module: nn.Module) -> str:
     config: dict[str, Any] = dict(getattr(module, "config", {}))
     parts = [f"{key} {config[key]}" for key in ("depth", "width", "norm") if config.get(key) is not None]
     return type(module).__name__ + (f" ({', '.join(parts)})" if parts else "")
-

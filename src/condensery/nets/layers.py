@@ -309,9 +309,7 @@ class Style:
         object.__setattr__(self, "norm", choice(Norm, self.norm, "norm"))
         object.__setattr__(self, "activation", choice(Activation, self.activation, "activation"))
         object.__setattr__(self, "pooling", choice(Pooling, self.pooling, "pooling"))
-        object.__setattr__(
-            self, "parametrisation", choice(Parametrisation, self.parametrisation, "parametrisation")
-        )
+        object.__setattr__(self, "parametrisation", choice(Parametrisation, self.parametrisation, "parametrisation"))
         if isinstance(self.beta, str) or not self.beta > 0:
             raise ValueError(f"beta must be a number above 0, got {self.beta!r}.")
 

@@ -135,9 +135,7 @@ class ConvNet(VisionNet):
     ) -> None:
         _check_whole("size", size)
         depth = default_depth(size) if depth is None else depth
-        style = Style(
-            norm=norm, activation=activation, beta=beta, pooling=pooling, parametrisation=parametrisation
-        )
+        style = Style(norm=norm, activation=activation, beta=beta, pooling=pooling, parametrisation=parametrisation)
         super().__init__(
             channels=channels,
             classes=classes,
@@ -193,9 +191,7 @@ class AlexNet(VisionNet):
         pooling: Pooling = Pooling.MAX,
         parametrisation: Parametrisation = Parametrisation.STANDARD,
     ) -> None:
-        style = Style(
-            norm=norm, activation=activation, beta=beta, pooling=pooling, parametrisation=parametrisation
-        )
+        style = Style(norm=norm, activation=activation, beta=beta, pooling=pooling, parametrisation=parametrisation)
         super().__init__(
             channels=channels,
             classes=classes,
@@ -250,9 +246,7 @@ class VGG11(VisionNet):
         pooling: Pooling = Pooling.MAX,
         parametrisation: Parametrisation = Parametrisation.STANDARD,
     ) -> None:
-        style = Style(
-            norm=norm, activation=activation, beta=beta, pooling=pooling, parametrisation=parametrisation
-        )
+        style = Style(norm=norm, activation=activation, beta=beta, pooling=pooling, parametrisation=parametrisation)
         super().__init__(
             channels=channels,
             classes=classes,
@@ -300,9 +294,7 @@ class VGG11Narrow(VisionNet):
         pooling: Pooling = Pooling.AVG,
         parametrisation: Parametrisation = Parametrisation.LECUN,
     ) -> None:
-        style = Style(
-            norm=norm, activation=activation, beta=beta, pooling=pooling, parametrisation=parametrisation
-        )
+        style = Style(norm=norm, activation=activation, beta=beta, pooling=pooling, parametrisation=parametrisation)
         super().__init__(
             channels=channels,
             classes=classes,

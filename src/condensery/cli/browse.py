@@ -1,0 +1,347 @@
+"""Commands that look: at an artifact, at what there is, and the demonstration."""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from condensery.catalog import CORESETS, DATASETS, METHODS, Coreset, Dataset, Method, method_or_coreset
+from condensery.cli import options as o
+from condensery.cli.console import duration, emit, say
+from condensery.cli.console import show as print_tables
+from condensery.cli.console import size as bytes_of
+from condensery.cli.evaluate import describe_recipe, load
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from condensery.artifact import Artifact
+
+
+class Format(str, Enum):  # noqa: UP042  # typer shows the values of a str enum
+    """A format of other programs."""
+
+    png = "png"
+    npz = "npz"
+    parquet = "parquet"
+    hub = "hub"
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the results.", show_default=True)] = Path("runs/demo"),
+    as_json: o.Json = False,
+) -> None:
+    """Condense handwritten digits in under a minute and compare: random subset, herding, DM and DSA."""
+    from condensery import demo as demonstration
+
+    demonstration.run(out, as_json=as_json)
+
+
+def info(artifact: o.Artifact, as_json: o.Json = False) -> None:
+    """Print everything that an artifact says about itself."""
+    loaded = load(artifact)
+    if as_json:
+        emit(_facts(loaded))
+        return
+    print_tables(*_sheet(loaded))
+
+
+def show(
+    artifact: o.Artifact,
+    out: Annotated[
+        Path | None, typer.Option(help="The PNG file; default: beside the artifact.", show_default=False)
+    ] = None,
+) -> None:
+    """Draw the images of a set, each class with its name, into a PNG file."""
+    from condensery import pictures
+
+    loaded = load(artifact)
+    target = out or (artifact / "picture.png" if artifact.is_dir() else artifact.with_suffix(".png"))
+    if target.suffix.lower() != ".png":
+        raise ValueError(f"{target} is not a .png file; pictures are written as PNG.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    pictures.save_grid(loaded, target)
+    say(f"{target}: {loaded.spent['images']} images of {len(loaded.classes)} classes")
+
+
+def export(
+    artifact: o.Artifact,
+    to: Annotated[
+        Format,
+        typer.Option(help="PNG folders, npz arrays, a Parquet file, or a folder for the Hugging Face hub."),
+    ],
+    out: Annotated[Path, typer.Option(help="The file or folder to write; must not exist.", show_default=False)],
+) -> None:
+    """Write a set in a format that other programs read."""
+    from condensery import export as exports
+
+    loaded = load(artifact)
+    if out.exists():
+        raise ValueError(f"{out} exists already; choose another --out.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if to is Format.hub:
+        exports.to_hub_dataset(loaded).save_to_disk(str(out))
+        images = loaded.spent["images_in_training"]
+        say(f"{out}: {images} images; read it with datasets.load_from_disk({str(out)!r})")
+        return
+    writers = {
+        Format.png: exports.to_png_folders,
+        Format.npz: exports.to_npz,
+        Format.parquet: exports.to_parquet,
+    }
+    say(str(writers[to](loaded, out)))
+
+
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(help="A method or coreset, for its settings.", show_default=False)
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
+    """List methods and coresets; with a NAME, its settings, their defaults and what values they take."""
+    if name is not None:
+        _method(method_or_coreset(name), as_json)
+        return
+    groups: dict[str, dict[str, Any]] = {"methods": METHODS, "coresets": CORESETS}
+    if as_json:
+        emit({group: [_entry(e) for e in entries.values()] for group, entries in groups.items()})
+        return
+    print_tables(*(_entries(group, list(entries.values())) for group, entries in groups.items()))
+    say("condensery methods NAME lists the settings of one.")
+
+
+def datasets(as_json: o.Json = False) -> None:
+    """List the data sets that have a name, and where they are on this machine."""
+    rows = [(d, _place(d)) for d in DATASETS.values()]
+    if as_json:
+        emit([_dataset(d, place) for d, place in rows])
+        return
+    from rich.table import Table
+
+    table = Table(title="Data sets", title_justify="left")
+    for heading in ("name", "images", "classes", "training + test", "origin", "on this machine"):
+        table.add_column(heading)
+    for d, place in rows:
+        shape = " x ".join(map(str, d.shape[1:])) + (" grey" if d.shape[0] == 1 else " colour")
+        here = place if place is not None else "no; downloaded at first use"
+        table.add_row(d.name, shape, str(d.classes), f"{d.sizes[0]:,} + {d.sizes[1]:,}", d.origin, here)
+    print_tables(table)
+    root = os.environ.get("CONDENSERY_DATA")
+    say(f"Searched: CONDENSERY_DATA ({root or 'not set'}), then the cache {_cache()}.")
+    say(
+        "Your own: a folder of images by class, a folder of idx files, an .npz file, or hf:NAME of the "
+        "Hugging Face hub."
+    )
+
+
+def _dataset(entry: Dataset, place: str | None) -> dict[str, Any]:
+    plain = {"name": entry.name, "classes": entry.classes, "shape": entry.shape, "origin": entry.origin}
+    return {**plain, "train": entry.sizes[0], "test": entry.sizes[1], "here": place}
+
+
+def _cache() -> Path:
+    from condensery.data.fetch import cache_folder
+
+    return cache_folder()
+
+
+def _place(entry: Dataset) -> str | None:
+    """Where a data set is, or ``None`` if it is not on this machine."""
+    source = entry.files()
+    if source is None:
+        return "comes with scikit-learn"
+    given = os.environ.get("CONDENSERY_DATA")
+    roots = [*([Path(given)] if given else []), _cache()]
+    places = [place for root in roots for place in (*(root / folder for folder in source.folders), root)]
+    return next((str(place) for place in places if source.found_in(place)), None)
+
+
+def _entry(entry: Method | Coreset) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "line": entry.line,
+        "paper": entry.paper,
+        "year": entry.year or None,
+        "url": entry.url,
+    }
+
+
+def _entries(title: str, entries: list[Method | Coreset]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title.capitalize(), title_justify="left")
+    for heading in ("name", "what it does", "paper", "read it"):
+        table.add_column(heading, no_wrap=heading == "name")
+    for e in entries:
+        table.add_row(e.name, e.line, f"{e.paper} {e.year}" if e.year else "", e.url)
+    return table
+
+
+def _method(entry: Method | Coreset, as_json: bool) -> None:
+    from condensery import recipes
+    from condensery.recipes import values
+
+    groups = recipes.settable(entry.name)
+    if as_json:
+        prefix = {"eval": "eval.", "net": "net."}
+        settings = [
+            {"name": prefix.get(group, "") + name, "default": default, "takes": values.describe(kind)}
+            for group, kinds in groups.items()
+            for name, (kind, default) in kinds.items()
+        ]
+        emit({**_entry(entry), "settings": settings})
+        return
+    say(f"{entry.title}: {entry.line}")
+    if entry.paper:
+        say(f"{entry.paper} {entry.year}, {entry.url}")
+    print_tables(_settings(groups))
+    say(
+        "Defaults are the recipe's for data without published values at 1 image per class; --set NAME=VALUE "
+        "changes one."
+    )
+
+
+def _settings(groups: dict[str, dict[str, tuple[str, Any]]]) -> Table:
+    from rich.table import Table
+
+    from condensery.recipes import values
+
+    titles = {"options": "the method", "run": "the run", "eval": "evaluation", "net": "the network"}
+    table = Table()
+    for heading in ("setting", "of", "default", "takes"):
+        table.add_column(heading, no_wrap=heading == "setting")
+    for group in ("options", "run", "eval", "net"):
+        for name, (kind, default) in groups.get(group, {}).items():
+            said = "by image size" if (group, name, default) == ("net", "depth", None) else values.said(default)
+            table.add_row(
+                name if group in ("options", "run") else f"{group}.{name}",
+                titles[group],
+                said,
+                values.describe(kind),
+            )
+        table.add_section()
+    return table
+
+
+def _facts(artifact: Artifact) -> dict[str, Any]:
+    """Everything but the tensors, as plain data."""
+    from condensery import configs
+
+    images = artifact.images
+    step = None if images.step_size is None else float(images.step_size.detach())
+    return {
+        "method": artifact.method,
+        "dataset": artifact.dataset,
+        "classes": list(artifact.classes),
+        "per_class": artifact.per_class,
+        "shape": list(images.values.shape),
+        "spent": artifact.spent,
+        "step_size": step,
+        "mirrored": images.mirrored,
+        "formation": configs.to_config(images.formation),
+        "preprocessing": artifact.preprocessing.config(),
+        "network": dict(artifact.network),
+        "recipe": configs.to_config(artifact.recipe),
+        "options": dict(artifact.options),
+        "seed": artifact.seed,
+        "split": dict(artifact.split),
+        "indices": None if artifact.indices is None else artifact.indices.tolist(),
+        "scores": dict(artifact.scores),
+        "versions": dict(artifact.versions),
+        "provenance": dict(artifact.provenance),
+    }
+
+
+def _sheet(artifact: Artifact) -> list[Any]:
+    """An artifact as people read it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    sheet = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    sheet.add_column(style="bold", no_wrap=True)
+    sheet.add_column(overflow="fold")
+    for key, value in _lines(artifact):
+        sheet.add_row(key, Text(value))
+    parts: list[Any] = [sheet]
+    if artifact.scores:
+        parts.append(_old_scores(artifact.scores))
+    return parts
+
+
+def _lines(artifact: Artifact) -> list[tuple[str, str]]:
+    spent, how, network = artifact.spent, dict(artifact.provenance), dict(artifact.network)
+    counts = artifact.per_class
+    each = f"{counts[0]} for each of" if len(set(counts)) == 1 else f"{', '.join(map(str, counts))} for"
+    shape = " x ".join(map(str, artifact.images.values.shape[1:]))
+    trained = f", {spent['images_in_training']} in training" if spent["images_in_training"] != spent["images"] else ""
+    source = how.pop("data", None)
+    network_name = network.pop("net", "?")
+    lines = [
+        ("method", f"{artifact.method}, seed {artifact.seed}"),
+        (
+            "data",
+            f"{artifact.dataset} ({source['spec']})"
+            if isinstance(source, dict) and "spec" in source
+            else artifact.dataset,
+        ),
+        ("images", f"{spent['images']} of {shape}: {each} {len(counts)} classes{trained}"),
+        ("classes", ", ".join(artifact.classes)),
+        ("labels", spent["labels"]),
+        ("size", bytes_of(spent["bytes"])),
+        ("preprocessing", _said(artifact.preprocessing.config())),
+        ("network", f"{network_name} ({_said(network)})"),
+        ("evaluation", describe_recipe(artifact.training_recipe())),
+        ("options", _said(artifact.options)),
+        ("split", _said(artifact.split)),
+    ]
+    if artifact.indices is not None:
+        lines.append(("chosen", "training images " + _shortened(artifact.indices.tolist())))
+    if isinstance(how.get("seconds"), float):
+        how["seconds"] = duration(how["seconds"])
+    recipe = how.pop("recipe", None)
+    if isinstance(recipe, list | tuple):
+        lines.append(("recipe", "; ".join(map(str, recipe))))
+    return [*lines, ("made", _said(how)), ("versions", _said(artifact.versions))]
+
+
+def _said(plain: Any) -> str:
+    """Plain data as ``name value, name value``."""
+    return ", ".join(f"{k} {_value(v)}" for k, v in plain.items() if v is not None)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return _shortened(value)
+    return str(value)
+
+
+def _shortened(values: Any) -> str:
+    said = [_value(v) for v in values[:20]]
+    return " ".join(said) + (f" ... ({len(values)} in all)" if len(values) > 20 else "")
+
+
+def _old_scores(scores: Any) -> Table:
+    """The scores that a file carries."""
+    from rich.table import Table
+
+    table = Table(title="Scores in the file", title_justify="left")
+    for heading in ("trained on", "network", "test accuracy, %", "networks"):
+        table.add_column(heading)
+    try:
+        for row in scores["rows"]:
+            mean, std = row["last"]["mean"], row["last"]["std"]
+            spread = "" if std is None else f" ± {100 * std:.1f}"
+            table.add_row(row["name"], row["network"], f"{100 * mean:.1f}{spread}", str(row["last"]["n"]))
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            "The scores in the file are not in the form that this version reads; evaluate the set again."
+        ) from None
+    return table

@@ -1,0 +1,234 @@
+"""``condensery condense`` and ``condensery select``: make a small set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from condensery.catalog import CORESETS, METHODS, DataSource, find
+from condensery.cli import options as o
+from condensery.cli.console import Interrupted, again, duration, emit, note, progress, say, size
+
+if TYPE_CHECKING:
+    from condensery.artifact import Artifact
+    from condensery.recipes import PerClass, Plan
+    from condensery.runs import Folder, Run, Watch
+
+Ipc = Annotated[
+    str,
+    typer.Option("--ipc", help="Images per class: one number, or one for each class, as 1,2,3.", rich_help_panel="Run"),
+]
+
+
+def condense(
+    data: o.Data,
+    method: Annotated[str, typer.Option(help="How; see 'condensery methods'.", rich_help_panel="Run")] = "dm",
+    ipc: Ipc = "1",
+    set_: o.Set = None,
+    budget: o.Budget = 1.0,
+    seed: o.Seed = 0,
+    device: o.Where = o.Device.auto,
+    out: o.Out = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder.", rich_help_panel="Run")
+    ] = False,
+    eval_every: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Steps between measurements of validation accuracy; 0 for none.",
+            rich_help_panel="Scores",
+        ),
+    ] = 0,
+    eval_budget: o.EvalBudget = 1.0,
+    snapshot_every: Annotated[
+        int,
+        typer.Option(min=1, help="Steps between snapshots (at least one a minute is written).", rich_help_panel="Run"),
+    ] = 1000,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard files too.", rich_help_panel="Run")
+    ] = False,
+    whiten: o.Whitening = None,
+    net: o.Network = None,
+    width: o.Width = None,
+    norm: o.Normalisation = None,
+    data_root: o.DataRoot = None,
+    size: o.Size = None,
+    validation: o.Validation = 0.1,
+    as_json: o.Json = False,
+) -> None:
+    """Learn a small set of images that trains networks nearly as well as all of DATA."""
+    from condensery import recipes, runs
+
+    find(METHODS, method, "method") if method.lower() not in CORESETS else _point_to_select(method)
+    source = DataSource(data, data_root, size, validation)
+    network = network_options(net, width, norm)
+    overrides = [*(set_ or []), *([f"whiten={whiten.value}"] if whiten else [])]
+    whole = recipes.load(method, source.name, per_class(ipc), overrides=overrides, network=network)
+    plan = whole.with_budget(budget)
+    announce(whole, plan)
+    folder = runs.Folder(out or default_folder(plan, source, seed))
+    watch = runs.Watch(snapshot_every, eval_every, eval_budget, tensorboard)
+    artifact = condense_into(folder, plan, source, seed=seed, device=device.value, watch=watch, resume=resume)
+    report(artifact, folder, as_json=as_json)
+
+
+def select(
+    data: o.Data,
+    coreset: Annotated[
+        str, typer.Option(help="Which selection; see 'condensery methods'.", rich_help_panel="Run")
+    ] = "herding",
+    ipc: Ipc = "1",
+    embedding: Annotated[
+        str | None,
+        typer.Option(
+            help="What it sees of an image: pixels, random-net or trained-net; default: the recipe's.",
+            rich_help_panel="Run",
+            show_default=False,
+        ),
+    ] = None,
+    set_: o.Set = None,
+    seed: o.Seed = 0,
+    device: o.Where = o.Device.auto,
+    out: o.Out = None,
+    whiten: o.Whitening = None,
+    net: o.Network = None,
+    width: o.Width = None,
+    norm: o.Normalisation = None,
+    data_root: o.DataRoot = None,
+    size: o.Size = None,
+    validation: o.Validation = 0.1,
+    as_json: o.Json = False,
+) -> None:
+    """Choose real images of DATA that stand for all of it: a coreset."""
+    from condensery import recipes, runs
+
+    find(CORESETS, coreset, "coreset")
+    source = DataSource(data, data_root, size, validation)
+    overrides = [*(set_ or []), *([f"whiten={whiten.value}"] if whiten else [])]
+    overrides += [f"embedding={embedding}"] if embedding else []
+    network = network_options(net, width, norm)
+    plan = recipes.load(coreset, source.name, per_class(ipc), overrides=overrides, network=network)
+    folder = runs.Folder(out or default_folder(plan, source, seed))
+    if folder.settings.is_file():
+        raise ValueError(f"{folder.path} holds a set already; choose another --out.")
+    artifact = select_into(folder, plan, source, seed=seed, device=device.value)
+    report(artifact, folder, as_json=as_json)
+
+
+def condense_into(
+    folder: Folder,
+    plan: Plan,
+    source: DataSource,
+    *,
+    seed: int,
+    device: str,
+    watch: Watch,
+    resume: bool,
+) -> Artifact:
+    """Do a run in a folder, or what is left of it, with a progress bar."""
+    from condensery import runs
+    from condensery.artifact import Artifact
+
+    opened = runs.open_data(source, whiten=plan.start.whiten, device=runs.pick_device(device))
+    run = runs.build(plan, opened, seed=seed)
+    folder.claim(run.settings(source), resume=resume)
+    if folder.finished:
+        note(f"{folder.path} is finished already; nothing is left to do.")
+        return Artifact.load(folder.artifact)
+    try:
+        _advance(run, folder, watch)
+        return runs.finish(run, folder, source)
+    except KeyboardInterrupt:
+        raise Interrupted(f"go on with: {again('--resume')}") from None
+
+
+def select_into(folder: Folder, plan: Plan, source: DataSource, *, seed: int, device: str) -> Artifact:
+    """Choose a coreset and write it into a folder."""
+    from condensery import runs, selecting
+    from condensery.cli.console import notes
+
+    opened = runs.open_data(source, whiten=plan.start.whiten, device=runs.pick_device(device))
+    with notes().status(f"{plan.title}: choosing among {len(opened.train)} images"):
+        artifact = selecting.select(plan, opened, source, seed=seed)
+    identity = {key: value for key, value in plan.to_json().items() if key != "origin"}
+    folder.claim({"plan": identity, "data": source.to_json(), "seed": seed}, resume=True)
+    runs.write(artifact, folder)
+    return artifact
+
+
+def announce(whole: Plan, plan: Plan) -> None:
+    """Say where the settings come from, and what a budget makes of them."""
+    note(f"{plan.title}: {'; '.join(plan.origin)}")
+    if plan.budget != 1.0:
+        note(f"budget {plan.budget:g}: {whole.steps} -> {plan.steps} steps")
+
+
+def per_class(text: str) -> PerClass:
+    """Images per class from text.
+
+    Raises:
+        ValueError: If it is neither a number nor a list of numbers.
+
+    Example:
+        >>> per_class("10"), per_class("1,0,3")
+        (10, (1, 0, 3))
+    """
+    try:
+        counts = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--ipc takes a whole number, or one for each class as 1,2,3, not {text!r}.") from None
+    return counts[0] if len(counts) == 1 else counts
+
+
+def network_options(net: str | None, width: int | None, norm: o.Norm | None) -> dict[str, str]:
+    """The network that the options ask for, as far as they do."""
+    given: dict[str, Any] = {"net": net, "width": width, "norm": norm.value if norm else None}
+    return {key: str(value) for key, value in given.items() if value is not None}
+
+
+def default_folder(plan: Plan, source: DataSource, seed: int) -> Path:
+    """Where a run goes that was given no folder."""
+    counts = "ipc" + ("-".join(map(str, plan.per_class)) if isinstance(plan.per_class, tuple) else str(plan.per_class))
+    return Path("runs") / f"{source.short}-{plan.method}-{counts[:40]}-seed{seed}"
+
+
+def report(artifact: Artifact, folder: Folder, *, as_json: bool) -> None:
+    """Say what was made and where it is."""
+    spent, how = artifact.spent, artifact.provenance
+    if as_json:
+        files = {
+            "folder": folder.path,
+            "artifact": folder.artifact,
+            "picture": folder.picture,
+            "log": folder.log,
+        }
+        paths = {key: str(path) for key, path in files.items() if path.exists()}
+        facts = {key: how.get(key) for key in ("steps", "seconds", "loss", "budget", "recipe")}
+        named = {"method": artifact.method, "dataset": artifact.dataset, "per_class": artifact.per_class}
+        emit({**named, **facts, "seed": artifact.seed, "spent": spent, **paths})
+        return
+    steps = f"{how['steps']} steps, " if how.get("steps") else ""
+    images = f"{spent['images']} images ({size(spent['bytes'])})"
+    say(f"{artifact.method} on {artifact.dataset}: {images}, {steps}{duration(how.get('seconds', 0.0))}")
+    say(f"  set      {folder.artifact}")
+    say(f"  picture  {folder.picture}")
+    if folder.log.is_file():
+        say(f"  log      {folder.log}")
+    say(f"  next     condensery evaluate {folder.path}")
+
+
+def _advance(run: Run, folder: Folder, watch: Watch) -> None:
+    from condensery import runs
+
+    with progress(run.plan.steps, "steps", "starting") as bar:
+        for done in runs.advance(run, folder, watch):
+            loss = "" if done.loss is None else f"loss {done.loss:.4g}"
+            seen = "" if done.validation is None else f"  validation {100 * done.validation:.1f} %"
+            bar.at(done.step, loss + seen)
+
+
+def _point_to_select(name: str) -> None:
+    raise ValueError(f"{name} chooses real images; use: condensery select DATA --coreset {name}.")

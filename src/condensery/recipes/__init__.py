@@ -1,0 +1,436 @@
+"""Published settings: for a method, a data set and a number of images per class, a `Plan`.
+
+Each file here lists rules. All that apply to the data set and the number are laid over each other in order,
+so that any number of images per class has settings; then come the user's own. A plan says where its values
+come from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from importlib import import_module
+from importlib.resources import files
+from typing import Any
+
+from condensery import catalog
+from condensery.recipes import values
+from condensery.recipes.values import (
+    Augmentation,
+    Embedding,
+    Init,
+    LossName,
+    OptimizerName,
+    ScheduleName,
+    Value,
+    Whitening,
+)
+
+PerClass = int | tuple[int, ...]
+_GIVEN = ("net", "real", "generator")
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a run starts and how long it is.
+
+    Attributes:
+        steps: Steps of the outer loop; or
+        iterations: the papers' iterations, each of a method's `outer` steps.
+        init: What the images start from: real images, noise, or a coreset.
+        whiten: The whitening of the data.
+        formation: Tiles along each side of a stored image (IDC's multi-formation); 1 for none.
+        mirrored: Whether each image is followed by its mirror image in training.
+        bound: Whether pixels are kept between black and white.
+        label_smoothing: Share of each label that is spread over all classes; above 0 labels are soft.
+        learn_labels: Whether the method learns the labels too.
+        step_size: Initial learned step size for training on the set, or ``None``.
+    """
+
+    steps: int | None = None
+    iterations: int | None = None
+    init: Init = "real"
+    whiten: Whitening = "none"
+    formation: int = 1
+    mirrored: bool = False
+    bound: bool = False
+    label_smoothing: float = 0.0
+    learn_labels: bool = False
+    step_size: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.formation < 1:
+            raise ValueError(f"formation is {self.formation}; give 1 or more.")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {self.label_smoothing}; give a share of at least 0 and below 1.")
+        if min(self.steps or 0, self.iterations or 0) < 0:
+            raise ValueError("steps and iterations cannot be negative; give a positive number.")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How a coreset sees the data.
+
+    Attributes:
+        embedding: What stands for an image: its pixels, or its features under an untrained or a trained
+            network.
+        proxies: Networks that are trained (or drawn) to embed or to score; scores are averaged over them.
+        proxy_epochs: Passes over all training data that each is trained for.
+    """
+
+    embedding: Embedding = "pixels"
+    proxies: int = 1
+    proxy_epochs: int = 10
+
+    def __post_init__(self) -> None:
+        if self.proxies < 1 or self.proxy_epochs < 1:
+            raise ValueError("proxies and proxy_epochs must be at least 1; give positive numbers.")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How networks are trained on the set: `Recipe` in plain words; the defaults are DSA's and DM's."""
+
+    epochs: int = 1000
+    steps: int | None = None
+    batch_size: int = 256
+    optimizer: OptimizerName = "sgd"
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: ScheduleName = "drop"
+    drop_at: float = 0.5
+    drop_by: float = 0.1
+    warmup: int = 500
+    final: float = 0.01
+    loss: LossName = "cross-entropy"
+    augment: Augmentation | None = None
+
+    def recipe(self) -> Any:
+        """The `Recipe`.
+
+        Raises:
+            ValueError: If a value makes no sense.
+        """
+        fitting, augment = import_module("condensery.fitting"), import_module("condensery.data.augment")
+        optimizers = {
+            "sgd": lambda: fitting.Sgd(self.lr, self.momentum, self.weight_decay),
+            "adam": lambda: fitting.Adam(self.lr, weight_decay=self.weight_decay),
+        }
+        schedules = {
+            "constant": fitting.Constant,
+            "drop": lambda: fitting.Drop(at=self.drop_at, by=self.drop_by),
+            "warmup-cosine": lambda: fitting.WarmupCosine(self.warmup, self.final),
+        }
+        losses = {"cross-entropy": fitting.CrossEntropy, "squared-error": fitting.SquaredError}
+        return fitting.Recipe(
+            epochs=self.epochs,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            optimizer=optimizers[self.optimizer](),
+            schedule=schedules[self.schedule](),
+            loss=losses[self.loss](),
+            augment=_augment(augment, self.augment),
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides a run but the data and the seed, as plain values.
+
+    Attributes:
+        method: The name of the method or coreset in the catalog.
+        dataset: The name of the data.
+        per_class: Images per class: one number, or one for each class.
+        options: The method's options: the fields of its class, or of `Selection` for a coreset.
+        start: How the run starts and how long it is; its `steps` is always set.
+        network: ``{"net": name, ...}`` without what the data decide.
+        evaluation: How networks are trained on the set.
+        origin: Where the values come from, in the order in which they were laid over each other.
+        budget: The share of the recipe's steps that `start.steps` is.
+    """
+
+    method: str
+    dataset: str
+    per_class: PerClass
+    options: Mapping[str, Value]
+    start: Start
+    network: Mapping[str, Value]
+    evaluation: Evaluation
+    origin: tuple[str, ...] = field(default=(), compare=False)
+    budget: float = 1.0
+
+    @property
+    def is_coreset(self) -> bool:
+        """Whether real images are chosen rather than synthetic ones learned."""
+        return self.method in catalog.CORESETS
+
+    @property
+    def title(self) -> str:
+        """What tables call the method."""
+        return catalog.method_or_coreset(self.method).title
+
+    @property
+    def steps(self) -> int:
+        """Steps of the outer loop."""
+        return self.start.steps or 0
+
+    def with_budget(self, budget: float) -> Plan:
+        """The same plan with a share of the steps, at least one.
+
+        Raises:
+            ValueError: If the share is not positive.
+        """
+        if not 0 < budget < float("inf"):
+            raise ValueError(f"A budget of {budget} is no share; give a positive number such as 0.1.")
+        if not self.steps:
+            return self
+        steps = max(1, round(self.steps * budget))
+        return replace(self, start=replace(self.start, steps=steps), budget=self.budget * budget)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        plain = dataclasses.asdict(self)
+        per_class = self.per_class if isinstance(self.per_class, int) else list(self.per_class)
+        return {**plain, "per_class": per_class, "origin": list(self.origin)}
+
+
+def load(
+    method: str,
+    dataset: str,
+    per_class: PerClass,
+    *,
+    overrides: Sequence[str] = (),
+    network: Mapping[str, str] | None = None,
+) -> Plan:
+    """The published settings, with the user's own over them.
+
+    Args:
+        method: A method's or coreset's name.
+        dataset: The data's name; data without published settings get the defaults.
+        per_class: Images per class; unequal numbers count as their mean.
+        overrides: ``name=value`` each. Plain names are the run's (`Start`) and the method's options,
+            ``eval.name`` is a field of `Evaluation`, ``net.name`` an argument of the network.
+        network: Another network, as ``{"net": name, argument: value}``; the recipe's arguments are kept where
+            the class stays the same.
+
+    Raises:
+        ValueError: In one sentence, for an unknown name or a value that does not fit.
+    """
+    entry = catalog.method_or_coreset(method)
+    mean = per_class if isinstance(per_class, int) else round(sum(per_class) / max(1, len(per_class)))
+    if mean < 1 or (isinstance(per_class, tuple) and min(per_class) < 0):
+        raise ValueError(f"Images per class are {per_class}; give at least 1.")
+    is_coreset = entry.name in catalog.CORESETS
+    file = _read("coreset" if is_coreset else entry.name)
+    draft = _Draft(entry.name, _option_kinds(entry), {**(network or {})})
+    norms = [
+        (network or {}).get("norm", ""),
+        *(v for k, v in map(values.split, overrides) if k == "net.norm"),
+    ]
+    norm = norms[-1].lower()
+    rules = [rule for rule in file["rule"] if _applies(rule, dataset, mean, norm)]
+    for rule in rules:
+        draft.lay(rule)
+    draft.switch_network()
+    for assignment in overrides:
+        draft.set(*values.split(assignment))
+    origin = [_headline(file, dataset, mean), *(str(rule["name"]) for rule in rules[1:])]
+    origin += [f"set by hand: {', '.join(draft.by_hand)}"] if draft.by_hand else []
+    return draft.plan(dataset, per_class, mean, tuple(origin))
+
+
+def names(method: str) -> list[str]:
+    """Every name that ``--set`` takes for a method with its recipe's network."""
+    prefixes = {"eval": "eval.", "net": "net."}
+    return [prefixes.get(group, "") + name for group, kinds in settable(method).items() for name in kinds]
+
+
+def settable(method: str) -> dict[str, dict[str, tuple[str, Value]]]:
+    """Every name that ``--set`` takes for a method, by group: its kind and default, for listings.
+
+    Args:
+        method: A method's or coreset's name.
+    """
+    entry = catalog.method_or_coreset(method)
+    plan = load(method, "", 1)
+    groups: dict[str, dict[str, tuple[str, Value]]] = {
+        "options": {name: (kind, plan.options.get(name)) for name, kind in _option_kinds(entry).items()},
+        "eval": {k: (kind, getattr(plan.evaluation, k)) for k, kind in values.fields_of(Evaluation).items()},
+        "net": _network_settings(plan),
+    }
+    run = ("whiten",) if entry.name in catalog.CORESETS else tuple(values.fields_of(Start))
+    groups["run"] = {k: (values.fields_of(Start)[k], getattr(plan.start, k)) for k in run}
+    return groups
+
+
+class _Draft:
+    """Settings being laid over each other: names and values are checked as they come."""
+
+    def __init__(self, method: str, option_kinds: dict[str, str], network: dict[str, str]) -> None:
+        self.method, self.option_kinds, self.wanted = method, option_kinds, network
+        self.start_kinds = values.fields_of(Start)
+        self.evaluation_kinds = values.fields_of(Evaluation)
+        if method in catalog.CORESETS:
+            self.start_kinds = {"whiten": self.start_kinds["whiten"]}
+        self.options: dict[str, Value] = {}
+        self.start: dict[str, Value] = {}
+        self.network: dict[str, Value] = {}
+        self.evaluation: dict[str, Value] = {}
+        self.by_hand: list[str] = []
+
+    def lay(self, rule: Mapping[str, Any]) -> None:
+        """Lay a rule of a recipe file over what there is."""
+        network = {**self.network, **rule.get("network", {})}
+        kinds = {"net": "str", **_network_kinds(str(network.get("net", "ConvNet")))}
+        for section, into, allowed in (
+            ("run", self.start, self.start_kinds),
+            ("method", self.options, self.option_kinds),
+            ("network", self.network, kinds),
+            ("evaluation", self.evaluation, self.evaluation_kinds),
+        ):
+            for name, value in rule.get(section, {}).items():
+                if name not in allowed:
+                    raise ValueError(
+                        f"The recipe of {self.method} has an unknown name {section}.{name}; "
+                        f"it may hold {', '.join(allowed)}."
+                    )
+                into[name] = values.read(value, allowed[name], f"{section}.{name}")
+                self._one_length(name, into)
+
+    def switch_network(self) -> None:
+        """Take the network that was asked for in place of the recipe's."""
+        name = catalog.network_name(self.wanted.pop("net", str(self.network["net"])))
+        if name != self.network["net"]:
+            self.network = {"net": name}
+            self.by_hand.append("net")
+        for key, value in self.wanted.items():
+            self.set(f"net.{key}", value)
+
+    def set(self, name: str, value: str) -> None:
+        """One setting by its full name."""
+        group, _, rest = name.rpartition(".")
+        network = _network_kinds(str(self.network["net"]))
+        places: dict[str, tuple[tuple[dict[str, Value], dict[str, str]], ...]] = {
+            "": ((self.options, self.option_kinds), (self.start, self.start_kinds)),
+            "eval": ((self.evaluation, self.evaluation_kinds),),
+            "net": ((self.network, network),),
+        }
+        for into, kinds in places.get(group, ()):
+            if rest in kinds:
+                into[rest] = values.read(value, kinds[rest], name)
+                self._one_length(rest, into)
+                self.by_hand.append(name)
+                return
+        names = [*self.option_kinds, *self.start_kinds]
+        names += [f"eval.{k}" for k in self.evaluation_kinds] + [f"net.{k}" for k in network]
+        hint = catalog.did_you_mean(name, names)
+        raise ValueError(f"{self.method} has no setting {name!r}{hint}; it takes {', '.join(names)}.")
+
+    def _one_length(self, name: str, into: dict[str, Value]) -> None:
+        """Steps and iterations say the same thing: the one that was set last counts."""
+        other = {"steps": "iterations", "iterations": "steps"}.get(name)
+        if into is self.start and other is not None:
+            into[other] = None
+
+    def plan(self, dataset: str, per_class: PerClass, mean: int, origin: tuple[str, ...]) -> Plan:
+        """What came out."""
+        self._fill_defaults()
+        self._fill_loops(mean)
+        start = Start(**self.start)  # type: ignore[arg-type]
+        if self.method in catalog.CORESETS:
+            Selection(**self.options)  # type: ignore[arg-type]  # for its checks
+            start = replace(start, steps=0)
+        elif start.steps is None:
+            outer = self.options.get("outer") or 1
+            start = replace(start, steps=(start.iterations or 0) * int(outer))
+        evaluation = Evaluation(**self.evaluation)  # type: ignore[arg-type]
+        return Plan(self.method, dataset, per_class, self.options, start, self.network, evaluation, origin)
+
+    def _fill_defaults(self) -> None:
+        """Write down what no rule names: the class's own defaults."""
+        for f in dataclasses.fields(_options_class(self.method)):
+            if f.name in self.option_kinds and f.default is not dataclasses.MISSING:
+                self.options.setdefault(f.name, values.plain(f.default))
+
+    def _fill_loops(self, mean: int) -> None:
+        """Write down the loops of gradient matching that the number of images per class decides."""
+        if "outer" in self.option_kinds and "inner" in self.option_kinds:
+            published = import_module("condensery.methods.dc").published_loops(mean)
+            for name, number in zip(("outer", "inner"), published, strict=True):
+                if self.options.get(name) is None:
+                    self.options[name] = number
+
+
+def _options_class(method: str) -> Any:
+    return Selection if method in catalog.CORESETS else catalog.METHODS[method].load()
+
+
+def _option_kinds(entry: catalog.Method | catalog.Coreset) -> dict[str, str]:
+    """The options of a method or coreset."""
+    return values.fields_of(_options_class(entry.name), without=_GIVEN)
+
+
+def _network_settings(plan: Plan) -> dict[str, tuple[str, Value]]:
+    """The arguments of a plan's network: kind and value, its class's default where the plan has none."""
+    name = str(plan.network["net"])
+    defaults = values.defaults_of(import_module("condensery.nets").VISION[name])
+    return {k: (kind, {**defaults, **plan.network}[k]) for k, kind in _network_kinds(name).items()}
+
+
+def _network_kinds(name: str) -> dict[str, str]:
+    vision: Mapping[str, type] = import_module("condensery.nets").VISION
+    return values.arguments_of(vision[catalog.network_name(name)])
+
+
+def _read(name: str) -> dict[str, Any]:
+    """A recipe file, its own keys checked."""
+    file = tomllib.loads(files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8"))
+    _check_keys(name, file, ("source", "published", "rule"))
+    for rule in file["rule"]:
+        _check_keys(name, rule, ("name", *_CONDITIONS, *_SECTIONS))
+    return file
+
+
+_CONDITIONS = ("datasets", "min_per_class", "max_per_class", "norms")
+_SECTIONS = ("run", "method", "network", "evaluation")
+
+
+def _check_keys(name: str, table: Mapping[str, Any], allowed: Iterable[str]) -> None:
+    unknown = sorted(set(table) - set(allowed))
+    if unknown:
+        raise ValueError(f"recipes/{name}.toml has an unknown key {unknown[0]!r}; it may hold {', '.join(allowed)}.")
+
+
+def _applies(rule: Mapping[str, Any], dataset: str, per_class: int, norm: str) -> bool:
+    patterns = rule.get("datasets", ["*"])
+    right_number = rule.get("min_per_class", 1) <= per_class <= rule.get("max_per_class", per_class)
+    return any(fnmatch(dataset, p) for p in patterns) and right_number and norm in rule.get("norms", [norm])
+
+
+def _headline(file: Mapping[str, Any], dataset: str, per_class: int) -> str:
+    """Whether these are the published values for exactly this case."""
+    published = file.get("published", {})
+    if dataset not in published:
+        return "defaults: nothing is published for this data set" if dataset else "defaults"
+    reported = published[dataset]
+    if not reported:
+        return f"settings of this library for {dataset}"
+    if per_class in reported:
+        return f"published settings for {dataset} at {per_class} per class"
+    numbers = ", ".join(map(str, reported))
+    carried = f"carried over to {per_class} per class (the paper reports {numbers})"
+    return f"published settings for {dataset}, {carried}"
+
+
+def _augment(module: Any, word: str | None) -> Any:
+    """A training augmentation from its word."""
+    if word is None:
+        return None
+    name, setting = values.AUGMENTATIONS[word]
+    if name == "DsaTrain":
+        return module.DsaTrain(getattr(module.Siamese, setting)())
+    return getattr(getattr(module, name), setting)()
