@@ -214,7 +214,7 @@ def test_not_finite_names_the_step_and_keeps_the_files(
         snapshots=Snapshots(tmp_path, every=5),
         check_every=check_every,
     )
-    with pytest.raises(NotFinite, match=rf"Step 6: {quantity} is not finite; lower the learning rate"):
+    with pytest.raises(NotFinite, match=rf"Not finite at step 6: {quantity}; lower the learning rate"):
         list(run)
     number, state = Snapshots(tmp_path).latest() or (0, {})
     assert number == 5

@@ -246,7 +246,7 @@ def _check_finite(number: int, parameters: Mapping[str, Tensor]) -> None:
     for name, p in parameters.items():
         if not bool(torch.isfinite(p.detach()).all()):
             raise NotFinite(
-                f"Step {number}: {name} is not finite; lower its learning rate. Earlier snapshots are kept."
+                f"Not finite after step {number}: {name}; lower its learning rate. Earlier snapshots are kept."
             )
 
 
@@ -299,6 +299,6 @@ class _Watch:
         step = min(n for n in first if n)
         what = " and ".join(name for name, n in zip(self.names, first, strict=True) if n == step)
         raise NotFinite(
-            f"Step {step}: {what} is not finite; lower the learning rate of the images or check the data for extreme "
+            f"Not finite at step {step}: {what}; lower the learning rate of the images or check the data for extreme "
             "values. Snapshots from before this step are kept."
         )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's mallopt parameters, <malloc.h>
+_MAPPED = 1 << 30  # above this, memory still goes back at once
 _LARGE = 2**31 - 1  # the largest value that mallopt's int takes
 
 
 def keep_freed_memory() -> bool:
-    """Ask the C library not to return freed memory to the system (Linux with glibc only).
+    """Ask the C library not to return freed memory to the system (Linux with glibc only), here and in child processes.
 
     A training step on a CPU frees and allocates the same tensors again and again. By default glibc gives large ones
     back and the kernel zeroes new pages for each: on a virtual machine that was half of a step's time. The process
@@ -26,4 +28,6 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # another C library: nothing to set
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, 1 << 30)) and bool(mallopt(_TRIM_THRESHOLD, _LARGE))
+    for name, value in (("MALLOC_MMAP_THRESHOLD_", _MAPPED), ("MALLOC_TRIM_THRESHOLD_", _LARGE)):
+        os.environ.setdefault(name, str(value))
+    return bool(mallopt(_MMAP_THRESHOLD, _MAPPED)) and bool(mallopt(_TRIM_THRESHOLD, _LARGE))

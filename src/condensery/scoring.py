@@ -126,7 +126,7 @@ def join(parts: Sequence[Part], dataset: str) -> Scores:
 def ceilings_of(data: ImageData, module: nn.Module, protocol: Protocol) -> Ceilings:
     """Where the full-data accuracies of a network are kept; the protocol must ask for some."""
     recipe = full_recipe(len(data.train), protocol.full or FULL_RECIPE.epochs)
-    return Ceilings(data, module, recipe, protocol.trials.checks, protocol.cache)
+    return Ceilings(data, module, recipe, protocol.trials, protocol.cache)
 
 
 def random_rows(
@@ -145,18 +145,19 @@ class Ceilings:
         data: The data.
         module: The architecture.
         recipe: How it is trained.
-        checks: Looks at the validation split.
+        trials: Looks at the validation split, and how the arithmetic is done.
         folder: Where; default: the user's cache.
     """
 
-    def __init__(self, data: ImageData, module: nn.Module, recipe: Recipe, checks: int, folder: Path | None) -> None:
+    def __init__(self, data: ImageData, module: nn.Module, recipe: Recipe, trials: Trials, folder: Path | None) -> None:
         self.data, self.module, self.recipe = data, module, recipe
         identity = {
             "version": CACHE_VERSION,
             "data": fingerprint(data),
             "network": nets.describe(module),
             "recipe": configs.to_config(recipe),
-            "checks": checks,
+            "checks": trials.checks,
+            "execution": str(trials.execution),
         }
         key = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=12).hexdigest()
         self.path = (folder or cache_folder() / "full-data") / f"{data.name}-{type(module).__name__}-{key}.json"

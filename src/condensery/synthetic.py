@@ -122,7 +122,8 @@ class Images(nn.Module):
         step_size: Initial learned step size for training on these images, or ``None`` for none.
         formation: How stored values become images.
         mirrored: Whether each image is followed by its horizontal flip.
-        bound: Projection applied to the values after each step, e.g. `Labelled.prepare` bounds (see `pixel_bound`).
+        bound: Projection applied to the values after each step, e.g. one that keeps
+            pixels between black and white.
 
     Raises:
         ValueError: If shapes disagree or the classes are not sorted.

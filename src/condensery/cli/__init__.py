@@ -57,6 +57,9 @@ app.command("datasets", rich_help_panel=_LISTS)(browse.datasets)
 
 def main() -> None:
     """The entry point of the ``condensery`` program."""
+    from condensery.memory import keep_freed_memory
+
+    keep_freed_memory()
     # Threads that wait by spinning make a busy machine ten times slower; read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()

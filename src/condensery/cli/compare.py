@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +13,7 @@ import typer
 
 from condensery.catalog import DataSource, method_or_coreset
 from condensery.cli import options as o
-from condensery.cli.condense import announce, condense_into, network_options, select_into
+from condensery.cli.condense import announce, condense_into, network_options, quick, select_into
 from condensery.cli.console import Interrupted, again, duration, emit, note, progress, say, show
 from condensery.cli.evaluate import announce_full, describe_recipe, make_protocol, with_passes
 
@@ -58,6 +58,7 @@ def compare(
     ] = "dm,herding",
     ipc: Annotated[str, typer.Option(help="Images per class, as 1,10.", rich_help_panel="Run")] = "1",
     set_: o.Set = None,
+    fast: o.Fast = False,
     budget: o.Budget = 1.0,
     eval_budget: o.EvalBudget = 1.0,
     n: o.N = 5,
@@ -85,17 +86,17 @@ def compare(
     from condensery import recipes
 
     source = DataSource(data, data_root, size, validation)
-    overrides = [*(set_ or []), *([f"whiten={whiten.value}"] if whiten else [])]
+    overrides = [*quick(fast), *(set_ or []), *([f"whiten={whiten.value}"] if whiten else [])]
     network = network_options(net, width, norm)
     names = [method_or_coreset(name.strip()).name for name in methods.split(",")]
-    suited = applicable(names, overrides)
+    suited = applicable(names, overrides, optional=quick(fast))
     plans = [
         recipes.load(name, source.name, count, overrides=suited[name], network=dict(network))
         for count in numbers(ipc)
         for name in names
     ]
     root = out or Path("runs") / f"compare-{source.short}-seed{seed}"
-    protocol = make_protocol(n, checks, jobs, seed, full=full, full_epochs=full_epochs)
+    protocol = make_protocol(n, checks, jobs, seed, full=full, full_epochs=full_epochs, fast=fast)
     shared = Options(source, root, seed, device.value, budget, eval_budget, protocol)
     try:
         lines = list(cells(plans, shared)) + list(ceilings(plans, shared))
@@ -124,14 +125,14 @@ def numbers(text: str) -> list[int]:
         raise ValueError(f"--ipc takes whole numbers as 1,10, not {text!r}.") from None
 
 
-def applicable(names: list[str], overrides: list[str]) -> dict[str, list[str]]:
+def applicable(names: list[str], overrides: list[str], optional: Sequence[str] = ()) -> dict[str, list[str]]:
     """For each method the settings that it has; one that none of them has is left in, to be complained of."""
     from condensery import recipes
     from condensery.recipes import values
 
     takes = {name: set(recipes.names(name)) for name in names}
     keys = [values.split(setting)[0] for setting in overrides]
-    known = set().union(*takes.values())
+    known = set().union(*takes.values(), (values.split(setting)[0] for setting in optional))
     return {
         name: [o for key, o in zip(keys, overrides, strict=True) if key in takes[name] or key not in known]
         for name in names
@@ -257,6 +258,7 @@ def scoring_settings(shared: Options) -> dict[str, Any]:
         "n": trials.n,
         "checks": trials.checks,
         "eval_budget": shared.eval_budget,
+        "fast": trials.execution.compiled,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +29,7 @@ def condense(
     method: Annotated[str, typer.Option(help="How; see 'condensery methods'.", rich_help_panel="Run")] = "dm",
     ipc: Ipc = "1",
     set_: o.Set = None,
+    fast: o.Fast = False,
     budget: o.Budget = 1.0,
     seed: o.Seed = 0,
     device: o.Where = o.Device.auto,
@@ -65,7 +68,7 @@ def condense(
     find(METHODS, method, "method") if method.lower() not in CORESETS else _point_to_select(method)
     source = DataSource(data, data_root, size, validation)
     network = network_options(net, width, norm)
-    overrides = [*(set_ or []), *([f"whiten={whiten.value}"] if whiten else [])]
+    overrides = [*quick(fast), *(set_ or []), *([f"whiten={whiten.value}"] if whiten else [])]
     whole = recipes.load(method, source.name, per_class(ipc), overrides=overrides, network=network)
     plan = whole.with_budget(budget)
     announce(whole, plan)
@@ -157,6 +160,19 @@ def select_into(folder: Folder, plan: Plan, source: DataSource, *, seed: int, de
     folder.claim({"plan": identity, "data": source.to_json(), "seed": seed}, resume=True)
     runs.write(artifact, folder)
     return artifact
+
+
+def quick(fast: bool) -> list[str]:
+    """The settings of ``--fast``: before the user's own, which count more.
+
+    Raises:
+        ValueError: If there is nothing to compile with.
+    """
+    if not fast:
+        return []
+    if not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
+        raise ValueError("--fast compiles, and there is no C++ compiler here; install g++ or leave --fast out.")
+    return ["precision=bf16", "compiled=true"]
 
 
 def announce(whole: Plan, plan: Plan) -> None:

@@ -56,6 +56,7 @@ def evaluate(
         ),
     ] = None,
     eval_budget: o.EvalBudget = 1.0,
+    fast: o.Fast = False,
     jobs: o.Jobs = 1,
     seed: o.Seed = 0,
     device: o.Where = o.Device.auto,
@@ -72,7 +73,7 @@ def evaluate(
     loaded = load(path)
     opened = open_for(loaded, data, data_root, device.value)
     shortened = with_passes(loaded, epochs, eval_budget)
-    protocol = make_protocol(n, checks, jobs, seed, full=full, full_epochs=full_epochs, robust=robust)
+    protocol = make_protocol(n, checks, jobs, seed, full=full, full_epochs=full_epochs, robust=robust, fast=fast)
     modules = networks(nets, loaded)
     parts = run_table(shortened, opened, modules, protocol)
     scores = scoring.join(parts, opened.name)
@@ -183,13 +184,26 @@ def with_passes(artifact: Artifact, epochs: int | None, budget: float) -> Artifa
 
 
 def make_protocol(
-    n: int, checks: int, jobs: int, seed: int, *, full: bool, full_epochs: int, robust: bool = False
+    n: int,
+    checks: int,
+    jobs: int,
+    seed: int,
+    *,
+    full: bool,
+    full_epochs: int,
+    robust: bool = False,
+    fast: bool = False,
 ) -> Protocol:
     """How to score, from the options."""
+    import torch
+
+    from condensery.cli.condense import quick
     from condensery.evaluate.transfer import Trials
+    from condensery.fitting import Execution
     from condensery.scoring import Protocol
 
-    trials = Trials(n=n, seed=seed, checks=checks, jobs=jobs)
+    execution = Execution(autocast=torch.bfloat16, compiled=True) if quick(fast) else Execution()
+    trials = Trials(n=n, seed=seed, checks=checks, jobs=jobs, execution=execution)
     return Protocol(trials, robust=robust, full=full_epochs if full else None)
 
 

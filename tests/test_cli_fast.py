@@ -1,0 +1,53 @@
+"""``--fast``: compiled code and bfloat16, asked for by one word."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from condensery.cli import app
+from condensery.cli.compare import applicable
+from condensery.cli.condense import quick
+
+
+def test_is_two_settings_that_the_users_own_override() -> None:
+    assert quick(False) == []
+    assert quick(True) == ["precision=bf16", "compiled=true"]
+    from condensery import recipes
+
+    plan = recipes.load("dm", "digits", 1, overrides=[*quick(True), "precision=none"])
+    assert plan.options["compiled"] is True
+    assert plan.options["precision"] is None
+
+
+def test_coresets_do_without_them() -> None:
+    settings = [*quick(True), "embedding=pixels"]
+    suited = applicable(["dm", "herding"], [*settings, "steps=3"], optional=quick(True))
+    assert suited["herding"] == ["embedding=pixels"]
+    assert suited["dm"] == [*quick(True), "steps=3"]
+    assert applicable(["herding"], quick(True), optional=quick(True)) == {"herding": []}
+
+
+def test_no_compiler_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr("shutil.which", lambda _name: None)
+    result = CliRunner().invoke(app, ["condense", "digits", "--fast", "--out", str(tmp_path / "x")])
+    assert result.exit_code == 2
+    assert "install g++ or leave --fast out" in " ".join(result.output.split())
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+def test_condenses_and_evaluates(tmp_path: Path) -> None:
+    out = str(tmp_path / "run")
+    run = CliRunner().invoke(app, ["condense", "digits", "--fast", "--set", "steps=100", "--out", out])
+    assert run.exit_code == 0, run.output
+    words = ["evaluate", out, "--fast", "--n", "2", "--no-full", "--checks", "0", "--json"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    rows: list[dict[str, Any]] = json.loads(result.stdout)["rows"]
+    assert rows[0]["last"]["mean"] > 0.8
