@@ -1,7 +1,7 @@
 """Write the tables of the documentation from the result files: no number there that is not in benchmarks/results/.
 
-    python benchmarks/tables.py            # writes what lies between <!-- results:NAME --> and <!-- /results -->
-    python benchmarks/tables.py --check    # fails if that would change a file
+python benchmarks/tables.py            # writes what lies between <!-- results:NAME --> and <!-- /results -->
+python benchmarks/tables.py --check    # fails if that would change a file
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-# Test accuracy in per cent. DC and DSA: readme of VICO-UoE/DatasetCondensation. DM: Zhao & Bilen 2023, table 1 (CIFAR-10 as the
-# SATM paper quotes it too).
+# Test accuracy in per cent. DC and DSA: readme of VICO-UoE/DatasetCondensation. DM: Zhao & Bilen 2023, table 1
+# (CIFAR-10 as the SATM paper quotes it too).
 PUBLISHED: dict[tuple[str, str, int], float] = {
     ("dc", "mnist", 1): 91.7,
     ("dc", "cifar10", 1): 28.3,
@@ -27,6 +27,7 @@ PUBLISHED: dict[tuple[str, str, int], float] = {
     ("dm", "cifar10", 1): 26.0,
     ("dm", "cifar10", 10): 48.9,
 }
+ACROSS = "mean and standard deviation over n networks (random: a new subset for each)"
 NAMES = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 
 
@@ -47,7 +48,8 @@ def main() -> None:
 def section(match: re.Match[str]) -> str:
     """One marked section with its table."""
     name = match[1]
-    maker = {"speed": speed, "pieces": pieces}.get(name)
+    makers = {"speed": speed, "pieces": pieces, "demo": demo, "coresets": coresets, "networks": networks}
+    maker = makers.get(name)
     body = maker() if maker else accuracy(None if name == "all" else name)
     return f"<!-- results:{name} -->\n\n{body}\n\n<!-- /results -->"
 
@@ -71,9 +73,11 @@ def accuracy(method: str | None) -> str:
     lines += [row(r) for r in sorted(found, key=order)]
     cpu, versions = first["hardware"], first["versions"]
     notes = (
-        f"ConvNet-3 of width 128 with instance normalisation, the published evaluation, last iterate, mean and standard deviation "
-        f"of n networks on one set (random: a new subset for each); {cpu['processor']}, {cpu['threads']} thread a run, PyTorch "
-        f"{versions['torch']}; first-order passes compiled in bfloat16. Made by `benchmarks/accuracy.py`, files in "
+        f"ConvNet-3 of width 128 with instance normalisation, the published evaluation, last iterate, mean and "
+        f"standard deviation "
+        f"of n networks on one set (random: a new subset for each); {cpu['processor']}, {cpu['threads']} thread "
+        f"a run, PyTorch "
+        f"{versions['torch']}; first-order passes compiled in bfloat16; times are wall clock with other work on the machine. Made by `benchmarks/accuracy.py`, files in "
         f"`benchmarks/results/accuracy/`."
     )
     return "\n".join([*lines, "", notes])
@@ -108,6 +112,56 @@ def row(result: dict[str, Any]) -> str:
 def score(value: dict[str, Any]) -> str:
     """Mean, standard deviation and n."""
     return f"{100 * value['mean']:.1f} ± {100 * value['std']:.1f} (n={value['n']})"
+
+
+def demo() -> str:
+    """What `make demo` prints."""
+    rows = one("demo")["rows"]
+    lines = [
+        "| trained on | test accuracy, % | share of full data | images | seconds to make |",
+        "|---|---|---|---|---|",
+    ]
+    for r in rows:
+        made = "" if r["condensing_seconds"] is None else f"{r['condensing_seconds']:.1f}"
+        share = f"{100 * r['recovery']:.1f} %"
+        lines.append(f"| {r['name']} | {score(r['last'])} | {share} | {r['size']['images']:,} | {made} |")
+    return "\n".join(lines)
+
+
+def coresets() -> str:
+    """Every method and coreset on the digits."""
+    rows = one("digits")["rows"]
+    lines = ["| images a class | trained on | test accuracy, % | trained by |", "|---|---|---|---|"]
+    for r in rows:
+        size = "all" if r["per_class"] is None else r["per_class"]
+        lines.append(f"| {size} | {r['name']} | {score(r['last'])} | {r['recipe']} |")
+    names = "dm,dc,dsa,herding,k-means,facility-location,k-center,forgetting,el2n,grand"
+    note = (
+        f"scikit-learn's digits, ConvNet-2 of width 32, one set of each, last pass; {ACROSS}. Made by "
+        f"`condensery compare "
+        f"digits --methods {names} --ipc 1,10 --n 5 --json`, kept in `benchmarks/results/digits.json`."
+    )
+    return "\n".join([*lines, "", note])
+
+
+def networks() -> str:
+    """A set of DM's under networks that it was not made with."""
+    rows = one("digits-networks")["rows"]
+    lines = ["| network | trained on | test accuracy, % | share of full data |", "|---|---|---|---|"]
+    for r in rows:
+        share = "" if r["recovery"] is None else f"{100 * r['recovery']:.1f} %"
+        lines.append(f"| {r['network']} | {r['name']} | {score(r['last'])} | {share} |")
+    note = (
+        f"scikit-learn's digits, 1 image a class, the demo's DM set; {ACROSS}. Made by `condensery evaluate "
+        f"runs/demo/dm --nets "
+        "ConvNet,MLP,ConvNet:norm=batch --n 5 --checks 0 --json`, kept in `benchmarks/results/digits-networks.json`."
+    )
+    return "\n".join([*lines, "", note])
+
+
+def one(name: str) -> dict[str, Any]:
+    """A result file of its own."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def speed() -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,6 +143,13 @@ def test_the_map_names_every_module() -> None:
     package = ROOT / "src" / "condensery"
     there = {f"{p.name}/" for p in package.iterdir() if p.is_dir() and p.name != "__pycache__"}
     assert named == there | {p.name for p in package.glob("*.py")}
+
+
+def test_its_tables_are_the_result_files() -> None:
+    tables = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert tables.returncode == 0, tables.stderr
 
 
 def test_the_version_is_said_once_and_the_changelog_has_it() -> None:

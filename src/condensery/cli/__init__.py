@@ -60,6 +60,6 @@ def main() -> None:
     from condensery.memory import keep_freed_memory
 
     keep_freed_memory()
-    # Threads that wait by spinning make a busy machine ten times slower; read when torch is loaded.
+    # Threads that wait by spinning slow a busy machine down; read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()

@@ -272,7 +272,8 @@ class AvgPool(nn.Module):
     """Average pooling 2x2 with stride 2, ``[n, c, h, w] -> [n, c, h // 2, w // 2]``.
 
     On a CPU in float32 it is a depthwise convolution with constant weights: PyTorch's own pooling is not vectorised
-    there and takes 4.7 times as long forward and 3 times backward (benchmarks/pieces.py). Compiled code has its own.
+    there and takes about five times as long forward and three times backward (benchmarks/pieces.py). Compiled code has
+    its own.
     """
 
     def forward(self, x: Tensor) -> Tensor:
