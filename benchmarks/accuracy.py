@@ -25,7 +25,7 @@ from condensery.evaluate.transfer import Trials, transfer
 from condensery.memory import keep_freed_memory
 from condensery.store import write_text
 
-HERE = Path(__file__).parent
+TARGET = Path(__file__).parent / "results" / "accuracy"
 DATA = {"mnist": cd.data.mnist, "fashion-mnist": cd.data.fashion_mnist, "cifar10": cd.data.cifar10}
 DIGITS = {"mnist"}
 
@@ -45,6 +45,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--no-compile", dest="compiled", action="store_false")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--time-only", type=int, metavar="K", help="measure K steps after a warm-up and add the CPU seconds to the file"
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="for snapshots and artifacts")
     return parser.parse_args()
 
@@ -77,65 +80,115 @@ def objective(options: argparse.Namespace, net: cd.Net, data: Any, generator: to
     )
 
 
+@dataclasses.dataclass
+class Job:
+    """One line of the table, ready to run."""
+
+    options: argparse.Namespace
+    name: str
+    run: dict[str, Any]
+    data: cd.data.ImageData
+    net: cd.Net
+    images: cd.Images
+    method: Any
+
+
 def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     keep_freed_memory()
+    job = prepare(options)
+    if options.time_only:
+        time_only(job)
+        return
+    seconds = condense(job)
+    result = {**evaluate(job), "seconds_a_step_median": median(seconds[0]), "cpu_seconds_a_step": median(seconds[1])}
+    write(job.name, result)
+    for row in result["scores"]["rows"]:
+        print(f"{job.name}: {row['name']} {100 * row['last']['mean']:.1f} in {row['seconds']:.0f} s")
+
+
+def prepare(options: argparse.Namespace) -> Job:
     data = DATA[options.dataset]()
     channels, size, _ = data.image_shape
     net = cd.Net(cd.nets.ConvNet(channels=channels, classes=10, size=size, width=128))
     init = options.init or ("noise" if options.method == "dc" else "real")
-    name = f"{options.method}-{options.dataset}-ipc{options.per_class}-seed{options.seed}"
-    folder = options.work / name
     first, second = (torch.Generator().manual_seed(2 * options.seed + k) for k in range(2))
     start = cd.Images.from_noise if init == "noise" else cd.Images.from_real
     images = start(data.train, options.per_class, first)
-    method = objective(options, net, data, second)
     run = {k: v if isinstance(v, int | float | bool | type(None)) else str(v) for k, v in vars(options).items()}
-    kept = {k: v for k, v in run.items() if k not in ("work", "networks", "epochs", "threads", "steps")}
-    snapshots = cd.Snapshots(folder, every=200, run={**kept, "init": init})
-    clock, seconds = time.perf_counter(), []
-    for step in cd.iterate(images, method, method.optimizer(images), steps=options.steps, snapshots=snapshots):
-        seconds.append(time.perf_counter() - clock)
-        clock = time.perf_counter()
+    name = f"{options.method}-{options.dataset}-ipc{options.per_class}-seed{options.seed}"
+    method = objective(options, net, data, second)
+    return Job(options, name, {**run, "init": init}, data, net, images, method)
+
+
+def condense(job: Job) -> tuple[list[float], list[float]]:
+    """Run, or go on, to the last step; wall and CPU seconds of each step done now."""
+    kept = {
+        k: v for k, v in job.run.items() if k not in ("work", "networks", "epochs", "threads", "steps", "time_only")
+    }
+    snapshots = cd.Snapshots(job.options.work / job.name, every=200, run=kept)
+    wall, cpu, clock = [], [], (time.perf_counter(), time.process_time())
+    optimizer = job.method.optimizer(job.images)
+    for step in cd.iterate(job.images, job.method, optimizer, steps=job.options.steps, snapshots=snapshots):
+        now = (time.perf_counter(), time.process_time())
+        wall.append(now[0] - clock[0])
+        cpu.append(now[1] - clock[1])
+        clock = now
         if step.number % 50 == 0:
-            print(
-                f"{name} step {step.number} loss {step.loss.item():.4f} {sum(seconds[-50:]) / 50:.2f} s a step",
-                flush=True,
-            )
+            print(f"{job.name} step {step.number} loss {step.loss.item():.4f} {median(wall[-50:]):.2f} s", flush=True)
+    return wall, cpu
+
+
+def evaluate(job: Job) -> dict[str, Any]:
+    """Train networks on the set and on random subsets; everything that the result file holds."""
+    options = job.options
     artifact = cd.Artifact(
-        images=images,
-        classes=data.classes,
-        preprocessing=data.preprocessing,
+        images=job.images,
+        classes=job.data.classes,
+        preprocessing=job.data.preprocessing,
         recipe=recipe(options.method, options.dataset, options.epochs),
-        network=cd.nets.describe(net.module),
-        dataset=data.name,
+        network=cd.nets.describe(job.net.module),
+        dataset=job.data.name,
         method=options.method,
-        options={**run, "init": init},
+        options=job.run,
         seed=options.seed,
     )
-    artifact.save(folder / "artifact.safetensors")
+    artifact.save(options.work / job.name / "artifact.safetensors")
     execution = cd.Execution(autocast=torch.bfloat16, compiled=options.compiled)
-    scores = transfer(artifact, data, trials=Trials(n=options.networks, execution=execution))
-    steady = sorted(seconds)[len(seconds) // 2] if seconds else None
-    result = {
-        "name": name,
-        "options": {**run, "init": init},
-        "outer": to_config_of(method),
+    scores = transfer(artifact, job.data, trials=Trials(n=options.networks, execution=execution))
+    return {
+        "name": job.name,
+        "options": job.run,
+        "outer": to_config_of(job.method),
         "evaluation": to_config(artifact.recipe),
         "scores": scores.to_json(),
         "spent": artifact.spent,
-        "seconds_a_step_median": steady,
-        "seconds_condensing_this_session": sum(seconds),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "hardware": {"processor": processor(), "threads": options.threads},
         "versions": dict(artifact.versions),
     }
-    target = HERE / "results" / "accuracy"
-    target.mkdir(parents=True, exist_ok=True)
-    write_text(target / f"{name}.json", json.dumps(result, indent=1) + "\n")
-    for row in scores.rows:
-        print(f"{name}: {row.name} {row.last} in {row.seconds:.0f} s")
+
+
+def time_only(job: Job) -> None:
+    """Measure the CPU seconds of a step, after two that compile, and add them to the result file."""
+    cpu, clock = [], 0.0
+    optimizer = job.method.optimizer(job.images)
+    for _ in cd.iterate(job.images, job.method, optimizer, steps=2 + job.options.time_only):
+        cpu.append(time.process_time() - clock)
+        clock = time.process_time()
+    path = TARGET / f"{job.name}.json"
+    write(job.name, {**json.loads(path.read_text(encoding="utf-8")), "cpu_seconds_a_step": median(cpu[2:])})
+    print(f"{job.name}: {median(cpu[2:]):.3f} CPU s a step (n={len(cpu) - 2})")
+
+
+def write(name: str, result: dict[str, Any]) -> None:
+    TARGET.mkdir(parents=True, exist_ok=True)
+    write_text(TARGET / f"{name}.json", json.dumps(result, indent=1) + "\n")
+
+
+def median(values: list[float]) -> float | None:
+    return sorted(values)[len(values) // 2] if values else None
 
 
 def to_config_of(method: Any) -> dict[str, Any]:
