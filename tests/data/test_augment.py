@@ -11,7 +11,9 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional
 
 from condensery.batch import Batch
+from condensery.configs import from_config, to_config
 from condensery.data.augment import (
+    CLASSES,
     Border,
     Choice,
     Colour,
@@ -480,7 +482,8 @@ def test_a_generator_elsewhere_is_refused() -> None:
 
 @pytest.mark.parametrize("augment", [Siamese.natural(), Siamese(EVERY), *AUGMENTS], ids=name)
 def test_configurations_survive_json(augment) -> None:
-    assert type(augment).from_config(json.loads(json.dumps(augment.to_config()))) == augment
+    classes = {cls.__name__: cls for cls in CLASSES}
+    assert from_config(json.loads(json.dumps(to_config(augment))), classes) == augment
 
 
 @pytest.mark.parametrize(
@@ -501,9 +504,6 @@ def test_configurations_survive_json(augment) -> None:
         (lambda: DcTrain(()), "at least one"),
         (lambda: DcTrain(scale=1.0), "scale"),
         (lambda: DcTrain(crop=-1), "negative"),
-        (lambda: Siamese.from_config({"ops": [{"op": "Blur"}]}), "one of Flip"),
-        (lambda: Siamese.from_config({"ops": [{"op": "Flip", "p": 0.5}]}), "probability"),
-        (lambda: Siamese.from_config({}), "'ops'"),
         (lambda: Siamese.natural().draw(seeded(), (3, 8, 8)), r"\[n, c, h, w\]"),
         (lambda: Draw(Flip(), (1.0,))(torch.zeros(3, 8)), r"\[n, c, h, w\]"),
         (lambda: OneOfPerImage.rcig()(torch.zeros(3, 8), seeded()), r"\[n, c, h, w\]"),

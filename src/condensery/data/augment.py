@@ -18,13 +18,12 @@ geometric operations, which use `torch.nn.functional.grid_sample`.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum, StrEnum
-from typing import Any, Protocol, final
+from enum import StrEnum
+from typing import Protocol, final
 
 import torch
 from torch import Generator, Tensor
@@ -515,35 +514,6 @@ class Erase(Op):
         return _without_squares(x, params[:, 0], params[:, 1], self._size(x.shape))
 
 
-_OPS: tuple[type[Op], ...] = (Flip, Scale, Rotate, Crop, Cutout, Colour, Jitter, Zoom, Translate, Erase)
-
-
-def _op_to_config(op: Op) -> dict[str, Any]:
-    strengths = {field.name: getattr(op, field.name) for field in dataclasses.fields(op)}
-    plain = {name: value.value if isinstance(value, Enum) else value for name, value in strengths.items()}
-    return {"op": type(op).__name__, **plain}
-
-
-def _op_from_config(config: Mapping[str, Any]) -> Op:
-    classes = {kind.__name__: kind for kind in _OPS}
-    strengths = dict(config)
-    name = strengths.pop("op", None)
-    if name not in classes:
-        raise ValueError(f"no augmentation is called {name!r}: set 'op' to one of {', '.join(classes)}")
-    known = {field.name for field in dataclasses.fields(classes[name])}
-    if unknown := set(strengths) - known:
-        raise ValueError(f"{name} has no strength {sorted(unknown)}: use only {sorted(known)}")
-    if "border" in strengths:
-        strengths["border"] = Border(strengths["border"])
-    return classes[name](**strengths)
-
-
-def _ops_from_config(config: Mapping[str, Any]) -> tuple[Op, ...]:
-    if "ops" not in config:
-        raise ValueError(f"an augmentation's config needs a list 'ops', but has only {sorted(config)}")
-    return tuple(_op_from_config(entry) for entry in config["ops"])
-
-
 # One draw for several batches -------------------------------------------------------------------------------
 
 
@@ -608,15 +578,6 @@ class Siamese:
     def __call__(self, x: Tensor, draw: Draw) -> Tensor:
         """Apply a draw to ``x [n, c, h, w]``."""
         return draw(x)
-
-    def to_config(self) -> dict[str, Any]:
-        """The operations and strengths as plain JSON data."""
-        return {"ops": [_op_to_config(op) for op in self.ops]}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Siamese:
-        """Read what `to_config` wrote."""
-        return cls(_ops_from_config(config))
 
 
 # One draw for each image ------------------------------------------------------------------------------------
@@ -688,15 +649,6 @@ class OneOfPerImage:
     def _changed(x: Tensor, op: Op, generator: Generator) -> Tensor:
         return op.apply_each(x, op.draw_each(generator, x.shape))
 
-    def to_config(self) -> dict[str, Any]:
-        """The operations, their strengths and the choice as plain JSON data."""
-        return {"ops": [_op_to_config(op) for op in self.ops], "choice": self.choice.value}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> OneOfPerImage:
-        """Read what `to_config` wrote."""
-        return cls(_ops_from_config(config), Choice(config["choice"]))
-
 
 def _frepo_ops(flip: bool) -> tuple[Op, ...]:
     mirror: tuple[Op, ...] = (Flip(),) if flip else ()
@@ -717,15 +669,6 @@ class DsaTrain:
     def __call__(self, x: Tensor, generator: Generator) -> Tensor:
         """Change the images ``x [n, c, h, w]``."""
         return OneOfPerImage(self.siamese.ops, Choice.BATCH)(x, generator)
-
-    def to_config(self) -> dict[str, Any]:
-        """The operations and strengths as plain JSON data."""
-        return self.siamese.to_config()
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> DsaTrain:
-        """Read what `to_config` wrote."""
-        return cls(Siamese.from_config(config))
 
 
 @final
@@ -808,15 +751,6 @@ class DcTrain:
     def _noisy(self, x: Tensor, generator: Generator) -> Tensor:
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
         return x + self.noise * noise.to(x.device, non_blocking=True)
-
-    def to_config(self) -> dict[str, Any]:
-        """The steps and strengths as plain JSON data."""
-        return {**dataclasses.asdict(self), "steps": [step.value for step in self.steps]}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> DcTrain:
-        """Read what `to_config` wrote."""
-        return cls(**{**config, "steps": tuple(DcStep(step) for step in config["steps"])})
 
 
 def mirrored(batch: Batch) -> Batch:
