@@ -250,7 +250,7 @@ class Execution:
     Args:
         autocast: Lower precision for the forward pass (``torch.bfloat16``), or ``None``.
         channels_last: Memory order of images; pays with `autocast` and no or batch normalisation.
-        chunked: Whether a step's batch goes through the network in pieces that fit a CPU's cache (`Net.chunk`).
+        chunked: Whether a step's batch goes through the network in pieces of a size that suits a CPU (`Net.chunk`).
         compiled: Whether the network is compiled with ``torch.compile``: tens of seconds once, then faster steps.
     """
 

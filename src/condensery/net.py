@@ -116,7 +116,7 @@ class Net:
     def chunk(self, x: Tensor) -> int:
         """How many examples of `x` to put through the network at a time where the result does not depend on it.
 
-        On a CPU as many as keep the largest activation in the cache (see the note above); elsewhere all of them.
+        On a CPU as many as keep the largest activation small (see the note above); elsewhere all of them.
         """
         if x.device.type != "cpu":
             return max(1, len(x))

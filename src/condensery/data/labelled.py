@@ -128,11 +128,11 @@ class Labelled:
         sizes: list[int] = torch.bincount(self.y, minlength=self.num_classes).tolist()
         return torch.split(self.y.argsort(stable=True), sizes)
 
-    def draw(self, c: int, count: int, generator: torch.Generator) -> Tensor:
-        """Prepared images of class `c`, at random and without replacement.
+    def choose(self, c: int, count: int, generator: torch.Generator) -> Tensor:
+        """Indices of images of class `c`, at random and without replacement: what `draw` prepares.
 
-        As the published code does: the first `count` of a random permutation of the class, so a class smaller
-        than `count` gives all it has.
+        As the published code does: the first `count` of a random permutation of the class, so a class smaller than
+        `count` gives all it has.
 
         Args:
             c: Class index.
@@ -140,7 +140,7 @@ class Labelled:
             generator: A CPU generator.
 
         Returns:
-            float32 ``[min(count, class size), c, h, w]``.
+            int64 ``[min(count, class size)]``, on the images' device.
 
         Raises:
             ValueError: For a class without images, an index that is no class, or a count below 1.
@@ -151,7 +151,11 @@ class Labelled:
         if count < 1:
             raise ValueError(f"cannot draw {count} images: ask for at least 1")
         chosen = torch.randperm(len(members), generator=generator)[:count]
-        return self.prepare(self.x[members[chosen.to(self.device, non_blocking=True)]])
+        return members[chosen.to(self.device, non_blocking=True)]
+
+    def draw(self, c: int, count: int, generator: torch.Generator) -> Tensor:
+        """Prepared images of class `c`, float32 ``[min(count, class size), c, h, w]``; arguments as `choose`'s."""
+        return self.prepare(self.x[self.choose(c, count, generator)])
 
     def subset(self, index: Tensor) -> Labelled:
         """The images at `index` (int64 ``[m]`` or bool mask ``[n]``), same classes and preprocessing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,7 @@ class DC:
         theta = self._advance(synthetic, x.detach(), y.detach())
         rows = synthetic.rows()
         classes = {row.start: c for c, row in rows.items()}
-        statistics = self._statistics(theta) if self.net.has_batch_norm else None
+        statistics = self._statistics(theta, rows) if self.net.has_batch_norm else None
         leaf = theta.detach().requires_grad_()
 
         def loss(part: Tensor, where: slice) -> Tensor:
@@ -127,9 +128,9 @@ class DC:
                 theta = theta - self.lr_net * self._passes.mean_gradient(theta, px, y[index])
         return theta
 
-    def _statistics(self, theta: Tensor) -> dict[str, Tensor]:
+    def _statistics(self, theta: Tensor, classes: Iterable[int]) -> dict[str, Tensor]:
         """Batch-normalisation statistics of real images, 16 of each class, as the published code fixes them."""
-        real = [self.real.draw(c, 16, self.generator) for c in range(self.real.num_classes)]
+        real = [self.real.draw(c, 16, self.generator) for c in classes]
         return self.net.statistics(theta, torch.cat(real))
 
     def _loops(self, synthetic: Images) -> tuple[int, int]:

@@ -58,7 +58,8 @@ class DM:
         x, _ = synthetic()
         theta = self.net.init(self.generator, device=x.device)
         rows = synthetic.rows()
-        real = {c: self.real.draw(c, self.batch_real, self.generator) for c in rows}
+        # Only chosen here and prepared class by class: many classes of large images would not fit in memory.
+        real = {c: self.real.choose(c, self.batch_real, self.generator) for c in rows}
         draws = {c: self.augment.draw(self.generator, tuple(x.shape)) if self.augment else None for c in rows}
         if self.net.has_batch_norm:
             return self._together(theta, x, rows, real, draws)
@@ -68,7 +69,7 @@ class DM:
                 c: slice(r.start - where.start, r.stop - where.start) for c, r in rows.items() if _inside(r, where)
             }
             features = self.net.embed(theta, torch.cat([self._change(part[r], draws[c]) for c, r in local.items()]))
-            targets = torch.stack([self._passes.mean_embedding(theta, self._change(real[c], draws[c])) for c in local])
+            targets = torch.stack([self._passes.mean_embedding(theta, self._images(real[c], draws[c])) for c in local])
             means = torch.stack([features[r].mean(0) for r in local.values()])
             return (targets - means).square().sum()
 
@@ -81,6 +82,9 @@ class DM:
     def _change(self, x: Tensor, draw: Draw | None) -> Tensor:
         return x if draw is None else draw(x)
 
+    def _images(self, index: Tensor, draw: Draw | None) -> Tensor:
+        return self._change(self.real.batch(index).x, draw)
+
     @cached_property
     def _passes(self) -> Passes:
         return Passes(self.net, self.precision, self.compiled)
@@ -91,7 +95,7 @@ class DM:
         """All classes in one batch on each side, so that batch normalisation sees them all."""
         sizes = [len(real[c]) for c in rows]
         with torch.no_grad():
-            targets = self.net.embed(theta, torch.cat([self._change(real[c], draws[c]) for c in rows])).split(sizes)
+            targets = self.net.embed(theta, torch.cat([self._images(real[c], draws[c]) for c in rows])).split(sizes)
         features = self.net.embed(theta, torch.cat([self._change(x[r], draws[c]) for c, r in rows.items()]))
         terms = [t.mean(0) - features[r].mean(0) for t, r in zip(targets, rows.values(), strict=True)]
         return torch.stack(terms).square().sum()
@@ -102,7 +106,7 @@ def _inside(row: slice, where: slice) -> bool:
 
 
 def _groups(rows: list[slice], size: int) -> Iterator[slice]:
-    """Neighbouring classes joined up to `size` rows: few passes, each within the cache; a class is never cut."""
+    """Neighbouring classes joined up to `size` rows: few passes, none large; a class is never cut."""
     start, stop = rows[0].start, rows[0].start
     for row in rows:
         if row.stop - start > size and stop > start:

@@ -20,7 +20,7 @@ Statistics = Mapping[str, Tensor] | None
 class Passes:
     """Mean features and mean gradients of a batch, computed in pieces whose sum is the whole.
 
-    A piece is as large as a CPU's cache likes (`Net.chunk`), so the memory does not grow with the batch. With batch
+    A piece is of a size that suits a CPU (`Net.chunk`), so the memory does not grow with the batch. With batch
     normalisation and no fixed statistics the batch stays whole.
 
     Args:

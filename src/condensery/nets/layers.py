@@ -9,6 +9,7 @@ every mode; no operation is done in place, and `torch.func` transforms apply. Th
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -112,7 +113,7 @@ def choice(kind: type[E], value: str, option: str) -> E:
         raise ValueError(f"{option} must be one of {valid}, got {value!r}.") from None
 
 
-class _Affine(nn.Module):
+class _Affine(nn.Module, ABC):
     """A weight ``[out, in, ...]`` and a bias ``[out]``; subclasses say how to draw and to apply them.
 
     These are deliberately not `nn.Linear` or `nn.Conv2d`: code that re-initialises those two by PyTorch's
@@ -132,13 +133,13 @@ class _Affine(nn.Module):
         self.fan_in = math.prod(shape[1:])
         self.reset_parameters()
 
+    @abstractmethod
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the parameters afresh.
 
         Args:
             generator: Source of randomness; PyTorch's global one when None, as in PyTorch's own layers.
         """
-        raise NotImplementedError
 
     def scaled(self) -> tuple[Tensor, Tensor | None]:
         """The weight and bias as they are applied."""
