@@ -311,9 +311,23 @@ def test_a_bad_setting_of_experts_is_one_sentence(method: str, assignment: str, 
 
 
 def test_an_ascent_is_chosen_by_its_word() -> None:
-    for word, name in values.ASCENTS.items():
+    for word, name in values.OBJECTS["Ascent"].items():
         plan = recipes.load("satm", "cifar10", 1, overrides=[f"ascent={word}"])
         assert runs._options(methods.SATM, plan.options)["ascent"] == getattr(methods, name)()
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["label_scale=0"], "label_scale is 0; give a number above 0, or none"),
+        (["softplus=-1"], "softplus is -1; give a number above 0, or none"),
+        (["label_scale=1", "label_smoothing=0.1"], "give one of them"),
+        (["condensing_norm=odd"], "condensing_norm takes same, none, instance, batch, group or layer"),
+    ],
+)
+def test_a_bad_start_is_one_sentence(assignments: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        recipes.load("dm", "cifar10", 1, overrides=assignments)
 
 
 def test_a_strange_key_in_a_recipe_file_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from condensery import experts, methods, planned_experts, recipes, runs, scoring, selecting
+from condensery import experts, methods, nets, planned_experts, recipes, runs, scoring, selecting
 from condensery.artifact import Artifact
 from condensery.catalog import CORESETS, DataSource
 from condensery.data import ImageData, Whiten
@@ -107,6 +107,7 @@ def test_every_way_to_start(data: ImageData, tmp_path: Path) -> None:
             ["mirrored=true", "bound=true"],
             ["label_smoothing=0.1", "augment=none"],
             ["precision=bf16"],
+            ["label_scale=0.5", "eval.loss=squared-error", "softplus=60", "condensing_norm=batch"],
         ]
     ):
         artifact = whole(plan_of("dm", "steps=2", *settings), data, tmp_path / str(number))
@@ -121,6 +122,24 @@ def test_every_way_to_start(data: ImageData, tmp_path: Path) -> None:
             assert artifact.images.kind_of_labels == "soft"
             assert artifact.images.labels is not None
             assert torch.allclose(artifact.images.labels.sum(1), torch.ones(10))
+        if "label_scale=0.5" in settings:
+            assert artifact.images.labels is not None
+            assert torch.equal(artifact.images.labels, 0.5 * (torch.eye(10) - 0.1))
+
+
+def test_the_network_while_condensing_is_not_the_one_that_is_kept(data: ImageData, tmp_path: Path) -> None:
+    plan = plan_of("dm", "steps=2", "softplus=30", "condensing_norm=none", "net.norm=instance")
+    run, folder = start(plan, data, tmp_path / "a")
+    inside = run.objective.net.module.config  # type: ignore[attr-defined]
+    assert (inside["activation"], inside["beta"], inside["norm"]) == ("softplus", 30, "none")
+    list(runs.advance(run, folder))
+    kept = runs.finish(run, folder, SOURCE).network
+    assert kept == nets.describe(run.network)
+    activation, norm = kept["activation"], kept["norm"]
+    assert (activation, norm) == ("relu", "instance")
+    plan = recipes.load("dm", "digits", 1, network={"net": "MLP"}, overrides=["condensing_norm=batch"])
+    with pytest.raises(ValueError, match="MLP has no norm to change while condensing; set softplus=none"):
+        runs.build(plan, data)
 
 
 def test_unequal_numbers_of_images(data: ImageData, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import shlex
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +148,9 @@ def as_object(kind: str, value: Any) -> Any:
         return getattr(Siamese, words.SIAMESE[value])()
     if "torch.dtype" in words.alternatives(kind):
         return getattr(torch, words.PRECISIONS[value])
-    if "Ascent" in words.alternatives(kind):
-        return getattr(methods, words.ASCENTS[value])()
+    for part in words.alternatives(kind):
+        if part in words.OBJECTS:
+            return attrgetter(words.OBJECTS[part][value])(methods)()
     return value
 
 

@@ -38,6 +38,7 @@ from condensery.fitting import accuracy, fit
 from condensery.journal import Journal
 from condensery.loop import Objective, Snapshots, iterate, result
 from condensery.methods import datm
+from condensery.methods.regression import centred_one_hot
 from condensery.net import Net
 from condensery.planned_experts import as_object, describe_experts, open_for
 from condensery.recipes import Plan
@@ -130,7 +131,7 @@ def build(plan: Plan, data: ImageData, *, seed: int = 0, experts: Path | None = 
     """
     for_start, for_method = generators(seed, 2)
     network = build_network(plan.network, data)
-    net, real = Net(network), working(data.train)
+    net, real = Net(build_network(_condensing(plan), data)), working(data.train)
     ways = open_for(plan, net, data, experts)
     synthetic = _start(plan, net, real, ways, for_start)
     method = catalog.METHODS[plan.method].load()
@@ -151,6 +152,22 @@ def build_network(config: Mapping[str, Any], data: ImageData) -> nn.Module:
     """A network of a plan for the images and classes of the data."""
     channels, size, _ = data.image_shape
     return nets.build({**config, "channels": channels, "classes": data.num_classes, "size": size})
+
+
+def _condensing(plan: Plan) -> dict[str, Any]:
+    """The network of a plan as it is while condensing."""
+    start, changes = plan.start, dict[str, Any]()
+    if start.softplus is not None:
+        changes |= {"activation": "softplus", "beta": start.softplus}
+    if start.condensing_norm != "same":
+        changes |= {"norm": start.condensing_norm}
+    unknown = sorted(set(changes) - set(words.arguments_of(nets.VISION[str(plan.network["net"])])))
+    if unknown:
+        raise ValueError(
+            f"{plan.network['net']} has no {unknown[0]} to change while condensing; set softplus=none and "
+            "condensing_norm=same, or choose another network."
+        )
+    return {**plan.network, **changes}
 
 
 def working(data: Labelled) -> Labelled:
@@ -461,6 +478,10 @@ def _start(
 def _soft_labels(plan: Plan, images: Images, classes: int) -> Tensor | None:
     """Label rows ``[n * repeats, classes]`` if the plan asks for labels that are not hard."""
     share = plan.start.label_smoothing
+    if plan.start.label_scale is not None:
+        return plan.start.label_scale * centred_one_hot(
+            images.classes.repeat_interleave(images.formation.repeats), classes
+        )
     # TESLA writes its labels itself, into rows that are there and not learned.
     if not share and not plan.start.learn_labels and not plan.options.get("teacher_labels"):
         return None

@@ -42,7 +42,7 @@ AUGMENTS = (
     DsaTrain(Siamese.natural()),
     DsaTrain(Siamese.digits()),
     OneOfPerImage.rcig(),
-    OneOfPerImage.frepo(flip=False),
+    OneOfPerImage.frepo_digits(),
     DcTrain.digits(),
     DcTrain.batch_norm(),
     DcTrain(tuple(DcStep)),
@@ -339,7 +339,7 @@ def test_parameters_are_plain_numbers() -> None:
 def test_digits_are_never_mirrored() -> None:
     assert Flip() in Siamese.natural().ops
     assert Flip() not in Siamese.digits().ops
-    assert Flip() not in OneOfPerImage.rcig(flip=False).ops
+    assert Flip() not in OneOfPerImage.rcig_digits().ops
 
 
 @pytest.mark.parametrize("augment", AUGMENTS, ids=name)

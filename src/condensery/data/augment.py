@@ -623,14 +623,24 @@ class OneOfPerImage:
         _require(len(self.ops) > 0, "OneOfPerImage needs at least one operation: use OneOfPerImage.rcig()")
 
     @classmethod
-    def rcig(cls, *, flip: bool = True) -> OneOfPerImage:
-        """RCIG's: an operation for each image; without the flip for digits and letters."""
-        return cls(_frepo_ops(flip), Choice.IMAGE)
+    def rcig(cls) -> OneOfPerImage:
+        """RCIG's: an operation for each image."""
+        return cls(_frepo_ops(flip=True), Choice.IMAGE)
 
     @classmethod
-    def frepo(cls, *, flip: bool = True) -> OneOfPerImage:
-        """FRePo's: an operation for each batch; without the flip for digits and letters."""
-        return cls(_frepo_ops(flip), Choice.BATCH)
+    def rcig_digits(cls) -> OneOfPerImage:
+        """`rcig` without the flip, for digits and letters."""
+        return cls(_frepo_ops(flip=False), Choice.IMAGE)
+
+    @classmethod
+    def frepo(cls) -> OneOfPerImage:
+        """FRePo's: an operation for each batch."""
+        return cls(_frepo_ops(flip=True), Choice.BATCH)
+
+    @classmethod
+    def frepo_digits(cls) -> OneOfPerImage:
+        """`frepo` without the flip, for digits and letters."""
+        return cls(_frepo_ops(flip=False), Choice.BATCH)
 
     def __call__(self, x: Tensor, generator: Generator) -> Tensor:
         """Change the images ``x [n, c, h, w]``."""
@@ -650,7 +660,7 @@ class OneOfPerImage:
         return op.apply_each(x, op.draw_each(generator, x.shape))
 
 
-def _frepo_ops(flip: bool) -> tuple[Op, ...]:
+def _frepo_ops(*, flip: bool) -> tuple[Op, ...]:
     mirror: tuple[Op, ...] = (Flip(),) if flip else ()
     return (*mirror, Jitter(), Zoom(), Rotate(border=Border.EDGE), Translate(), Erase())
 

@@ -21,6 +21,7 @@ from condensery.recipes import values
 from condensery.recipes.values import (
     Augmentation,
     BetaRule,
+    CondensingNorm,
     Embedding,
     ExpertOptimizer,
     Init,
@@ -53,7 +54,12 @@ class Start:
         mirrored: Whether each image is followed by its mirror image in training.
         bound: Whether pixels are kept between black and white.
         label_smoothing: Share of each label that is spread over all classes; above 0 labels are soft.
+        label_scale: Labels are centred one-hot rows times this, for squared-error training (FRePo, RCIG); ``None`` for
+            classes or probabilities.
         learn_labels: Whether the method learns the labels too.
+        softplus: While condensing, the network has softplus of this sharpness in place of its activation; ``None`` for
+            the network as it is.
+        condensing_norm: While condensing, the network has this normalisation in place of its own.
         step_size: Initial learned step size for training on the set, or ``None``.
         step_floor: The step size never falls below this; ``None`` for no floor.
     """
@@ -66,7 +72,10 @@ class Start:
     mirrored: bool = False
     bound: bool = False
     label_smoothing: float = 0.0
+    label_scale: float | None = None
     learn_labels: bool = False
+    softplus: float | None = None
+    condensing_norm: CondensingNorm = "same"
     step_size: float | None = None
     step_floor: float | None = None
 
@@ -77,6 +86,12 @@ class Start:
             raise ValueError(f"label_smoothing is {self.label_smoothing}; give a share of at least 0 and below 1.")
         if min(self.steps or 0, self.iterations or 0) < 0:
             raise ValueError("steps and iterations cannot be negative; give a positive number.")
+        if self.label_smoothing and self.label_scale is not None:
+            raise ValueError("label_smoothing is for probabilities, label_scale for centred rows; give one of them.")
+        for name in ("label_scale", "softplus"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is {value:g}; give a number above 0, or none.")
         if self.step_size is not None and self.step_size <= 0:
             raise ValueError(f"step_size is {self.step_size:g}; give a first step size above 0.")
 

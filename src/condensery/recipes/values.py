@@ -27,12 +27,17 @@ Layout = str
 BetaRule = str
 SiameseName = str
 PrecisionName = str
+CondensingNorm = str
 
 AUGMENTATIONS: dict[str, tuple[str, str]] = {
     "dsa": ("DsaTrain", "natural"),
     "dsa-digits": ("DsaTrain", "digits"),
     "dc-digits": ("DcTrain", "digits"),
     "dc-batch-norm": ("DcTrain", "batch_norm"),
+    "frepo": ("OneOfPerImage", "frepo"),
+    "frepo-digits": ("OneOfPerImage", "frepo_digits"),
+    "rcig": ("OneOfPerImage", "rcig"),
+    "rcig-digits": ("OneOfPerImage", "rcig_digits"),
 }
 """Words for an augmentation of training: the class in `data.augment` and which of its published settings."""
 
@@ -42,8 +47,11 @@ SIAMESE: dict[str, str] = {"dsa": "natural", "dsa-digits": "digits"}
 PRECISIONS: dict[str, str] = {"bf16": "bfloat16", "fp16": "float16"}
 """Words for a lower precision: the name in torch."""
 
-ASCENTS: dict[str, str] = {"sam": "Sam", "gsam": "Gsam", "asam": "Asam", "vasso": "Vasso"}
-"""Words for an ascent of sharpness-aware methods: its class in `methods`."""
+OBJECTS: dict[str, dict[str, str]] = {
+    "Ascent": {"sam": "Sam", "gsam": "Gsam", "asam": "Asam", "vasso": "Vasso"},
+    "OuterLoss": {"squared": "Squared", "platt": "Platt"},
+}
+"""Words for an object that a method takes, by the kind of the setting: what in `methods` makes it."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "Init": ("real", "noise", "herding", "k-center", "k-means", "facility-location", "correct"),
@@ -53,13 +61,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "SiameseName": tuple(SIAMESE),
     "torch.dtype": tuple(PRECISIONS),
     "PrecisionName": tuple(PRECISIONS),
-    "Ascent": tuple(ASCENTS),
+    **{kind: tuple(words) for kind, words in OBJECTS.items()},
     "ExpertOptimizer": ("sgd", "sam", "gsam", "asam"),
     "Layout": ("full", "half", "convexified"),
     "BetaRule": ("mct", "decreasing", "projected", "uniform"),
     "OptimizerName": ("sgd", "adam"),
     "ScheduleName": ("constant", "drop", "warmup-cosine"),
     "LossName": ("cross-entropy", "squared-error"),
+    "CondensingNorm": ("same", "none", "instance", "batch", "group", "layer"),
     "Embedding": ("pixels", "random-net", "trained-net"),
 }
 """Kinds that take one of a few words."""
