@@ -76,14 +76,25 @@ def main() -> None:
 
 def section(match: re.Match[str]) -> str:
     """One marked section with its table."""
+    from tables_kernels import MAKERS  # which takes from here what both need
+    from tables_recommendation import MAKERS as OF_LOGS
+
     name = match[1]
-    makers = {"demo": demo, "coresets": coresets, "networks": networks, "experts": experts, "across": across}
+    makers = {
+        **MAKERS,
+        **OF_LOGS,
+        "demo": demo,
+        "coresets": coresets,
+        "networks": networks,
+        "experts": experts,
+        "across": across,
+    }
     makers |= {"trajectories": trajectories, "truncation": truncation, "waypoints": waypoints, "betas": betas}
     makers |= {"perturbations": perturbations, "ascents": ascents, "hypergradients": hypergradients}
     makers |= {"gradients": gradients}
     if name in makers:
         body = makers[name]()
-    elif name in ("speed", "pieces", "unrolling", "speed-trajectories"):
+    elif name in ("speed", "pieces", "unrolling", "speed-trajectories", "speed-recommendation", "speed-kernels"):
         body = ready_made(name)
     elif name in FAMILY:
         body = family(name)

@@ -34,10 +34,6 @@ class OuterLoss(Protocol):
     def learned(self, device: torch.device) -> dict[str, Tensor]:
         """Fresh parameters that descend together with the synthetic set, by name."""
 
-    @property
-    def lr(self) -> float:
-        """Their learning rate."""
-
     def __call__(self, predictions: Tensor, classes: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
         """A scalar: the mean over examples ``[m, C]``, ``[m]``."""
 
@@ -52,8 +48,6 @@ class Squared:
         >>> Squared()(torch.zeros(1, 2), torch.tensor([0]), {}).item()
         0.25
     """
-
-    lr = 0.0
 
     def learned(self, device: torch.device) -> dict[str, Tensor]:
         """Nothing."""
@@ -70,18 +64,13 @@ class Platt:
     """Cross entropy of the predictions times a learned inverse temperature exp(log_tau) (Loo et al. 2022, section 3.2).
 
     RFAD's and RCIG's loss: regression predicts centred rows, whose size says nothing about certainty, and the learned
-    scale turns them into logits (Platt 1999).
-
-    Args:
-        lr: Learning rate of log_tau (RCIG's code: 0.03); it starts from 0.
+    scale turns them into logits (Platt 1999). log_tau starts from 0.
 
     Example:
         >>> loss = Platt()
         >>> round(loss(torch.zeros(1, 2), torch.tensor([0]), loss.learned(torch.device("cpu"))).item(), 3)
         0.693
     """
-
-    lr: float = 0.03
 
     def learned(self, device: torch.device) -> dict[str, Tensor]:
         """log_tau, 0."""
@@ -118,12 +107,12 @@ class LearnedLoss:
         """The loss of predictions ``[m, C]`` on classes ``[m]``, a scalar."""
         return self.loss(predictions, classes, self.learned(predictions.device))
 
-    def groups(self, synthetic: nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:
-        """Parameter groups for an optimizer: the set's parameters that `rates` names, and what the loss learns."""
+    def groups(self, synthetic: nn.Module, rates: Mapping[str, float], lr: float) -> list[dict[str, Any]]:
+        """Parameter groups for an optimizer: the set's parameters that `rates` names, and at `lr` what the loss learns."""
         parameters = list(synthetic.named_parameters())
         learned = list(self.learned(parameters[0][1].device).values())
         groups = [{"params": [p], "lr": rates[name]} for name, p in parameters if name in rates]
-        return [*groups, *([{"params": learned, "lr": self.loss.lr}] if learned else [])]
+        return [*groups, *([{"params": learned, "lr": lr}] if learned else [])]
 
     def figures(self) -> dict[str, Tensor]:
         """What is learned as it is now, for the log."""
@@ -143,6 +132,16 @@ class LearnedLoss:
 def real_batch(real: Labelled, count: int, generator: torch.Generator) -> Batch:
     """Real images drawn without replacement, all of them where there are fewer: ``[m, c, h, w]``, ``[m]``."""
     return real.batch(torch.randperm(len(real), generator=generator)[:count])
+
+
+def check_regression(batch_real: int, ridge: float) -> None:
+    """Refuse an impossible real batch or ridge.
+
+    Raises:
+        ValueError: Naming what to give.
+    """
+    if batch_real < 1 or ridge <= 0:
+        raise ValueError(f"batch_real is {batch_real}, ridge {ridge:g}; give at least 1, and a number above 0.")
 
 
 def margin(labels: Tensor, limit: float) -> Tensor:

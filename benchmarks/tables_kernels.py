@@ -1,0 +1,167 @@
+"""The tables of kernel and implicit-gradient methods, for `tables.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from tables import ACROSS, NAMES, load, markdown, place, reached, score
+
+METHODS = ["kip", "rfad", "frepo", "vig", "cig", "rcig", "rcig-dual"]
+ROWS = ["random", "dm", *METHODS]
+TITLES = {"frepo": "FRePo", "rcig": "RCIG, 20 + 20 Adam steps", "rcig-dual": "RCIG, exact", "random": "random subset"}
+# Test accuracy in per cent as the RCIG paper has it: tables 1 and 2, width 128, 5,000 to 15,000 iterations.
+PUBLISHED: dict[tuple[str, str, int], float] = {
+    ("random", "mnist", 1): 62.7,
+    ("random", "mnist", 10): 93.2,
+    ("random", "cifar10", 1): 20.8,
+    ("random", "cifar10", 10): 38.4,
+    ("vig", "mnist", 1): 77.4,
+    ("vig", "mnist", 10): 90.2,
+    ("vig", "cifar10", 1): 26.5,
+    ("vig", "cifar10", 10): 54.6,
+    ("cig", "mnist", 1): 69.2,
+    ("cig", "mnist", 10): 95.4,
+    ("cig", "cifar10", 1): 29.7,
+    ("cig", "cifar10", 10): 56.5,
+    ("rcig", "mnist", 1): 94.8,
+    ("rcig", "mnist", 10): 98.9,
+    ("rcig", "fashion-mnist", 1): 79.8,
+    ("rcig", "fashion-mnist", 10): 88.5,
+    ("rcig", "cifar10", 1): 52.8,
+    ("rcig", "cifar10", 10): 69.2,
+    ("frepo", "cifar10", 1): 46.8,
+    ("frepo", "cifar10", 10): 65.5,
+    ("kip", "cifar10", 1): 49.9,
+    ("kip", "cifar10", 10): 62.7,
+    ("rfad", "cifar10", 1): 53.6,
+    ("rfad", "cifar10", 10): 66.3,
+}
+DATA = list(NAMES)
+
+
+def runs(*methods: str) -> list[dict[str, Any]]:
+    """Condensed sets of `benchmarks/kernels.py` without a tag, in the tables' order."""
+    found = [r for r in load("kernels") if "row" in r and "network" not in r and not r["tag"]]
+    found = [r for r in found if not methods or r["method"] in methods]
+    return sorted(
+        found,
+        key=lambda r: (DATA.index(r["dataset"]), r["per_class"], ROWS.index(r["method"]), r["set_seed"]),
+    )
+
+
+def title(r: dict[str, Any]) -> str:
+    """The method's name."""
+    name = TITLES.get(r["method"], r["method"].upper())
+    return name + (f", set {r['set_seed'] + 1}" if r.get("set_seed") else "")
+
+
+def conditions(found: list[dict[str, Any]]) -> str:
+    """What the rows have in common."""
+    r = found[0]
+    networks = ", ".join(sorted({f["row"]["network"] for f in found if "row" in f}))
+    fits = {f"{NAMES[f['dataset']]} at {f['per_class']}": f["evaluation"]["steps"] for f in found}
+    said = "; ".join(f"{where}: {steps:,}" for where, steps in fits.items())
+    return (
+        f"{networks} (widths double by stage), softplus while condensing; last iterate or its average, {ACROSS}. "
+        f"Steps of a test network: {said}. {r['hardware']['processor']}, {r['threads']} thread a run, PyTorch "
+        f"{r['versions']['torch']}. Made by `benchmarks/kernels.py`, files in `benchmarks/results/kernels/`."
+    )
+
+
+def table(*methods: str) -> str:
+    """All methods, or some beside the random subset."""
+    mine = runs(*methods)
+    sizes = {(r["dataset"], r["per_class"]) for r in mine}
+    found = [r for r in runs(*methods, *(["random"] if methods else [])) if (r["dataset"], r["per_class"]) in sizes]
+    heads = ["data", "images a class", "method", "test accuracy, %", "with augmentation, %", "published, %", "steps"]
+    rows = []
+    for r in found:
+        known = PUBLISHED.get((r["method"].removesuffix("-dual"), r["dataset"], r["per_class"]))
+        augmented = score(r["augmented"]["last"]) if "augmented" in r else ""
+        made = r["method"] != "random"
+        steps, cost = (f"{r['steps']:,}", seconds(r)) if made else ("", "")
+        memory = f"{r['peak_memory_mb']:.0f}" if made else ""
+        published = "" if known is None else f"{known}"
+        rows.append([*place(r), title(r), reached(r), augmented, published, steps, cost, memory])
+    made = markdown([*heads, "CPU seconds a step", "peak MB"], rows)
+    warning = (
+        "Published numbers are of width 128 and thousands of iterations: they say what a method can reach, and are not "
+        "comparable with ours."
+    )
+    return f"{made}\n\n{warning} {conditions(found)}" if found else made
+
+
+def seconds(r: dict[str, Any]) -> str:
+    """CPU seconds of a step."""
+    return f"{r['cpu_seconds_a_step']:.2f}" if r["cpu_seconds_a_step"] else ""
+
+
+def solvers() -> str:
+    """RCIG's validation accuracy for the same work under different solvers."""
+    found = [r for r in load("kernels") if "points" in r and "solver" in r]
+    order = ["descent-0-0", "descent-5-5", "descent-20-0", "descent-20-20", "cg-10", "dual-20", "direct"]
+    found.sort(key=lambda r: (r["dataset"], r["per_class"], order.index(r["solver"])))
+    rows = []
+    for r in found:
+        cells = [f"{score(p['row']['last'])} ({p['steps']})" for p in r["points"]]
+        rows.append([*place(r), called(r["solver"]), *cells])
+    marks = [f"{round(p['cpu_seconds'] / 10) * 10:.0f} s" for p in found[0]["points"]] if found else []
+    made = markdown(["data", "images a class", "solver", *marks], rows)
+    if not found:
+        return made
+    r = found[0]
+    said = (
+        "*Validation* accuracy in per cent after so many CPU seconds of condensing, and in brackets the steps made in "
+        f"them. ConvNet-3 of widths {r['width']}, {2 * r['width']} and {4 * r['width']}; mean and standard deviation "
+        f"over n networks on one set; {r['hardware']['processor']}, {r['threads']} thread, PyTorch "
+        f"{r['versions']['torch']}. Made by `benchmarks/kernels.py study`."
+    )
+    return f"{made}\n\n{said}"
+
+
+def called(solver: str) -> str:
+    """A solver of the study in words."""
+    kind, *numbers = solver.split("-")
+    if kind == "descent":
+        return f"Adam, {numbers[0]} + {numbers[1]} steps" + (" (FRePo's gradient)" if numbers == ["0", "0"] else "")
+    if kind == "cg":
+        return f"CG in the parameters, up to {numbers[0]} + {numbers[0]} steps"
+    return "dual, factorised" if kind == "direct" else f"dual, CG of up to {numbers[0]} steps"
+
+
+def across() -> str:
+    """The same sets under networks that they were not made with."""
+    found = [r for r in load("kernels") if "network" in r]
+    found.sort(key=lambda r: (r["dataset"], r["per_class"], ROWS.index(r["method"])))
+    networks = list(dict.fromkeys(r["network"] for r in found))
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    for r in found:
+        cells.setdefault((*place(r), title(r)), {})[r["network"]] = reached(r)
+    heads = ["data", "images a class", "trained on", *(n.replace(":", ", norm ") for n in networks)]
+    made = markdown(heads, [[*key, *(row.get(n, "") for n in networks)] for key, row in cells.items()])
+    return f"{made}\n\nTest accuracy in per cent. {conditions(found)}" if found else made
+
+
+def subsets() -> str:
+    """What a step costs on a large set by the share of examples in the backward pass."""
+    found = [r for r in load("kernels") if "points" in r and "images" in r]
+    rows = []
+    for r in found:
+        for p in r["points"]:
+            count = "all" if p["backward"] is None else f"{p['backward']:,}"
+            cost = [f"{p['cpu_seconds_a_step']:.1f}", f"{p['peak_memory_mb']:.0f}"]
+            rows.append([f"{r['images']:,}", count, *cost])
+    made = markdown(["images in the set", "differentiated", "CPU seconds a step", "peak MB"], rows)
+    return f"{made}\n\nMade by `benchmarks/kernels.py subsets`." if found else made
+
+
+MAKERS: dict[str, Callable[[], str]] = {
+    "kernels": table,
+    "solvers": solvers,
+    "kernels-across": across,
+    "subsets": subsets,
+    **{m: partial(table, m) for m in ("kip", "rfad", "frepo", "vig", "cig")},
+    "rcig": partial(table, "rcig", "rcig-dual"),
+}
