@@ -167,6 +167,28 @@ def test_one_full_step_of_sgd_is_the_papers_inner_update() -> None:
     torch.testing.assert_close(model.table.detach(), start - 2.0 * gradient)
 
 
+@pytest.mark.parametrize("penalty", [None, Norms(0.1)], ids=str)
+@pytest.mark.parametrize(
+    "optimizer",
+    [Adam(lr=0.05), Sgd(lr=2.0, momentum=0.9, weight_decay=0), Sgd(lr=2.0, momentum=0, weight_decay=0)],
+    ids=str,
+)
+def test_the_only_pass_is_a_pass(optimizer: Adam | Sgd, penalty: Norms | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moving rows from the batch on that first has them is moving the whole table at each."""
+    log = generated_log(60, 80, mean=5).log
+    recipe, tables = Recipe(epochs=1, batch_size=20, optimizer=optimizer, penalty=penalty), []
+    for dense in (False, True):
+        if dense:
+            monkeypatch.setattr(bpr, "_has_one_pass", lambda model, recipe: False)
+        model = drawn(log.num_users, log.num_items)
+        start = model.table.detach().clone()
+        trained = bpr.fit(model, log, recipe, torch.Generator().manual_seed(3))
+        assert trained.triples == len(log)
+        tables.append(model.table.detach())
+    assert not torch.equal(tables[0], start)
+    torch.testing.assert_close(tables[0], tables[1])
+
+
 WORLD = generated_log(300, 120, mean=40, seed=2)
 DATA = split_by_user(WORLD.log, seed=1)
 RECIPE = Recipe(epochs=40, batch_size=256, optimizer=Adam(lr=0.01), penalty=Squares(0.05), patience=4)

@@ -44,7 +44,8 @@ class Recommender(nn.Module, ABC):
         with torch.no_grad():
             for part in self.table.split([self.users, self.items]):
                 bound = math.sqrt(6 / (len(part) + self.dim))
-                part.uniform_(-bound, bound, generator=generator)
+                drawn = torch.empty(part.shape, dtype=part.dtype).uniform_(-bound, bound, generator=generator)
+                part.copy_(drawn)  # drawn by the CPU's generator wherever the table is
 
     @abstractmethod
     def vectors(self) -> Tensor:
