@@ -118,6 +118,8 @@ class Net:
 
         On a CPU as many as keep the largest activation small (see the note above); elsewhere all of them.
         """
+        if not isinstance(x, Tensor):
+            raise ValueError("Nodes influence each other through their graph; call the network on all of them at once.")
         if x.device.type != "cpu":
             return max(1, len(x))
         shape = tuple(x.shape[1:])

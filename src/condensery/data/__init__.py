@@ -1,7 +1,14 @@
-"""Data as tensors on the device: images by name or from files, and their preprocessing; logs of interactions."""
+"""Data as tensors on the device: images and their preprocessing, logs of interactions, graphs."""
 
 from condensery.data._errors import DataMissing
 from condensery.data.generated import GeneratedLog, generated_log
+from condensery.data.graph_features import AsGiven, RowNormalised, StandardScaled
+from condensery.data.graph_files import GraphColumns, graphsaint, ogb_csv
+from condensery.data.graph_files import from_csv as graph_csv
+from condensery.data.graph_files import from_npz as graph_npz
+from condensery.data.graph_pyg import from_pyg, planetoid, to_pyg
+from condensery.data.graph_splits import Split, stratified_split
+from condensery.data.graphs import GraphData, digits_graph, graph_data
 from condensery.data.images import (
     CIFAR10_MEAN,
     CIFAR10_STD,
@@ -44,10 +51,13 @@ __all__ = [
     "CIFAR10_STD_FREPO",
     "CIFAR100_MEAN",
     "CIFAR100_STD",
+    "AsGiven",
     "Columns",
     "DataMissing",
     "Fit",
     "GeneratedLog",
+    "GraphColumns",
+    "GraphData",
     "Identity",
     "ImageData",
     "Labelled",
@@ -56,16 +66,25 @@ __all__ = [
     "Prepared",
     "Preprocessing",
     "Repeats",
+    "RowNormalised",
+    "Split",
+    "StandardScaled",
     "Standardise",
     "Whiten",
     "cifar10",
     "cifar100",
     "digits",
+    "digits_graph",
     "emnist",
     "fashion_mnist",
     "folder",
     "from_config",
+    "from_pyg",
     "generated_log",
+    "graph_csv",
+    "graph_data",
+    "graph_npz",
+    "graphsaint",
     "hub",
     "idx",
     "image_data",
@@ -75,12 +94,16 @@ __all__ = [
     "mnist",
     "movielens_100k",
     "npz",
+    "ogb_csv",
+    "planetoid",
     "read_adjacency",
     "read_log",
     "split_by_time",
     "split_by_user",
     "stratified",
+    "stratified_split",
     "tiny_imagenet",
+    "to_pyg",
     "zca_absolute",
     "zca_trace",
 ]

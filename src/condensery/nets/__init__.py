@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from condensery.nets.graph import GRAPH, candidates
 from condensery.nets.layers import (
     Activation,
     LecunConv2d,
@@ -35,6 +36,7 @@ from condensery.nets.vision import (
 )
 
 __all__ = [
+    "GRAPH",
     "MF",
     "MLP",
     "VGG11",
@@ -58,6 +60,7 @@ __all__ = [
     "VGG11Narrow",
     "VisionNet",
     "build",
+    "candidates",
     "default_depth",
     "describe",
 ]
@@ -109,11 +112,11 @@ def build(config: Mapping[str, Any]) -> nn.Module:
         >>> net.config["depth"]
         2
     """
-    name = config.get("net")
-    if name not in VISION:
-        raise ValueError(f"config['net'] must be one of {', '.join(VISION)}, got {name!r}.")
+    name, known = config.get("net"), {**VISION, **GRAPH}
+    if name not in known:
+        raise ValueError(f"config['net'] must be one of {', '.join(known)}, got {name!r}.")
     arguments = {key: value for key, value in config.items() if key != "net"}
-    parameters = inspect.signature(VISION[name]).parameters
+    parameters = inspect.signature(known[name]).parameters
     if unknown := [key for key in arguments if key not in parameters]:
         raise ValueError(f"{name} has no argument {', '.join(unknown)}: it takes {', '.join(parameters)}.")
     required = [key for key, parameter in parameters.items() if parameter.default is inspect.Parameter.empty]
@@ -121,4 +124,4 @@ def build(config: Mapping[str, Any]) -> nn.Module:
         raise ValueError(f"{name} needs {', '.join(required)}: add {', '.join(missing)} to the config.")
     # PyTorch's layers draw their first weights from the global generator: its state is put back.
     with torch.random.fork_rng(devices=[]):
-        return VISION[name](**arguments)
+        return known[name](**arguments)
