@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -281,8 +281,59 @@ class AvgPool(nn.Module):
         """The mean of each 2x2 square; an odd last row or column is left out."""
         if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling():
             return F.avg_pool2d(x, 2)
-        channels = x.shape[1]
-        return F.conv2d(x, x.new_full((channels, 1, 2, 2), 0.25), stride=2, groups=channels)
+        return cast(Tensor, _Mean.apply(x))  # type: ignore[no-untyped-call]
+
+
+class _Mean(torch.autograd.Function):
+    """The means of 2x2 squares. PyTorch differentiates a depthwise convolution's backward pass channel by channel, at
+    many times the cost of the pass; this map and its transpose are each other's backward pass, at any order.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return F.conv2d(x, _quarters(x), stride=2, groups=x.shape[1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.sides = inputs[0].shape[-2:]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return cast(Tensor, _Spread.apply(grads[0], *ctx.sides))  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return cast(Tensor, _Mean.apply(tangents[0]))  # type: ignore[no-untyped-call]
+
+
+class _Spread(torch.autograd.Function):
+    """The transpose of `_Mean`: a quarter of each value to each of its four pixels, to sides h and w."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(g: Tensor, h: int, w: int) -> Tensor:
+        groups = g.shape[1]
+        return F.conv_transpose2d(g, _quarters(g), stride=2, groups=groups, output_padding=(h % 2, w % 2))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int, int], output: Tensor) -> None:
+        ctx.sides = inputs[1:]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return cast(Tensor, _Mean.apply(grads[0])), None, None  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return cast(Tensor, _Spread.apply(tangents[0], *ctx.sides))  # type: ignore[no-untyped-call]
+
+
+def _quarters(x: Tensor) -> Tensor:
+    """The weights of a depthwise mean."""
+    return x.new_full((x.shape[1], 1, 2, 2), 0.25)
 
 
 @dataclass(frozen=True, kw_only=True)
