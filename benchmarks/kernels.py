@@ -5,6 +5,7 @@
     python benchmarks/kernels.py study fashion-mnist 1 descent-20-20   # validation accuracy against seconds of work
     python benchmarks/kernels.py across cifar10 1 rcig-dual            # the same set under other architectures
     python benchmarks/kernels.py subsets cifar10 1000                  # time and memory against the backward subset
+    python benchmarks/kernels.py costs cifar10 1                       # a step of each method, one after the other
     python benchmarks/kernels.py many < lines                          # one of these a line, all of one data set
 
 Every method has the same network (ConvNet-3 of widths 32, 64 and 128, no normalisation, softplus while condensing), the
@@ -19,6 +20,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from condensery.data.augment import OneOfPerImage, Siamese
 from condensery.data.whitening import Preprocessing, Standardise, zca_trace
 from condensery.evaluate.transfer import Trials, random_row, score
 from condensery.fitting import Adam, SquaredError, WarmupCosine
+from condensery.kernels import ridge_predictions
 from condensery.loop import result
 from condensery.memory import keep_freed_memory
 from condensery.methods.regression import centred_one_hot
@@ -74,6 +77,13 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("--augment", action="store_true", help="`run`: add the row with augmentation")
         command.add_argument("--nets", default="AlexNet,VGG11,ResNet18", help="of `across`")
         command.add_argument("--seconds", default="60,120,240", help="of `study`: CPU seconds of work")
+    costs = commands.add_parser("costs")
+    costs.add_argument("dataset", choices=DATASETS)
+    costs.add_argument("per_class", type=int)
+    costs.add_argument("--methods", default="dm,kip,rfad,frepo,vig,cig,rcig,rcig-dual")
+    costs.add_argument("--steps", type=int, default=4)
+    costs.add_argument("--width", type=int, default=WIDTH)
+    costs.add_argument("--set-seed", type=int, default=0)
     subsets = commands.add_parser("subsets")
     subsets.add_argument("dataset", choices=DATASETS)
     subsets.add_argument("images", type=int)
@@ -98,7 +108,7 @@ def main() -> None:
 
 
 def do(options: argparse.Namespace, data: cd.data.ImageData) -> None:
-    {"run": run, "study": study, "across": across, "subsets": subsets}[options.command](options, data)
+    {"run": run, "study": study, "across": across, "subsets": subsets, "costs": costs}[options.command](options, data)
 
 
 def load(dataset: str) -> cd.data.ImageData:
@@ -237,12 +247,27 @@ def run(options: argparse.Namespace, data: cd.data.ImageData) -> None:
         "spent": artifact.spent,
         "figures": figures,
     }
+    if method == "kip":
+        facts["kernel_accuracy"] = regressed(objective, images, data)
     for key, r in (("row", plain), ("augmented", augmented)):
         if key == "row" or options.augment:
             facts[key] = score(method, net, artifact.batch(), r, data, trials, artifact.spent).to_json()
     write(name, facts)
     shown = {k: round(100 * last(facts[k]), 1) for k in ("row", "augmented") if k in facts}
     print(f"{name}: {shown}, {cpu:.2f} CPU s a step, {memory:.0f} MB", flush=True)
+
+
+@torch.no_grad()
+def regressed(objective: Any, images: cd.Images, data: cd.data.ImageData) -> float:
+    """Test accuracy of the kernel regression itself: what KIP is made for."""
+    x, y = images()
+    generator = torch.Generator().manual_seed(0)
+
+    def predict(test: torch.Tensor) -> torch.Tensor:
+        k_ss, k_ts = objective.kernel(objective.net, x, test, generator)
+        return ridge_predictions(k_ts, k_ss, y, objective.ridge, relative=True)
+
+    return cd.accuracy(predict, data.test)
 
 
 def last(row: dict[str, Any]) -> float:
@@ -367,6 +392,24 @@ def subsets(options: argparse.Namespace, data: cd.data.ImageData) -> None:
         print(points[-1], flush=True)
     name = f"subsets-{options.dataset}-{options.images}"
     write(name, {"name": name, "images": options.images, "points": points, **surroundings(options)})
+
+
+def costs(options: argparse.Namespace, data: cd.data.ImageData) -> None:
+    """CPU seconds of a step of each method in one process, the first steps (of tuning and warming up) left out."""
+    real, inside = data.train, network(data, options.width, softplus=True)
+    real = real.prepared() if options.dataset == "cifar10" else real
+    found: dict[str, float] = {}
+    for method in options.methods.split(","):
+        images = start(options, data, options.per_class, method)
+        objective, _ = objective_of(method, inside, real, torch.Generator().manual_seed(1), {})
+        ticks = []
+        for _ in cd.iterate(images, objective, objective.optimizer(images), steps=options.steps + 2):
+            ticks.append(time.process_time())
+        found[method] = median([b - a for a, b in pairwise(ticks)][1:])
+        print(f"{method}: {found[method]:.2f} CPU s a step", flush=True)
+    name = f"costs-{options.dataset}-ipc{options.per_class}"
+    kept = {"dataset": options.dataset, "per_class": options.per_class}
+    write(name, {"name": name, **kept, "cpu_seconds_a_step": found, **surroundings(options)})
 
 
 def condense_only(images: cd.Images, objective: Any, steps: int) -> tuple[int, float]:
