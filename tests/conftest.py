@@ -36,3 +36,10 @@ def condensery_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("set CONDENSERY_DATA to a folder with the public data sets to run this test")
     return Path(folder)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be in an empty folder, with an empty cache."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -7,42 +7,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 import condensery
+from commands import call, complaint
 from condensery import demo, runs
 from condensery.artifact import Artifact
-from condensery.cli import app, compare, condense, console
+from condensery.cli import compare, condense, console
 from condensery.journal import read
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 TINY = ["--set", "net.width=4", "--set", "batch_real=8", "--set", "eval.epochs=3"]
-
-
-def call(*arguments: object, code: int = 0) -> SimpleNamespace:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return SimpleNamespace(out=result.stdout, err=result.stderr)
-
-
-def complaint(*arguments: object) -> str:
-    """The one line that a command complains in."""
-    lines = [line for line in call(*arguments, code=2).err.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1
-    return lines[0]
-
-
-@pytest.fixture(autouse=True)
-def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")

@@ -9,42 +9,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import condensery
+from commands import call, complaint
 from condensery import experts
 from condensery.artifact import Artifact
-from condensery.cli import app
+
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 SMALL = ["net.width=4", "inner_steps=2", "max_start=2", "expert_epochs=1", "eval.epochs=3"]
 TINY = [word for setting in SMALL for word in ("--set", setting)]
 RECORD = ["experts", "digits", *TINY, "--count", "2"]
 CONDENSE = ["condense", "digits", *TINY, "--set", "experts.count=2", "--set", "steps=2"]
-
-
-def call(*arguments: object, code: int = 0) -> SimpleNamespace:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return SimpleNamespace(out=result.stdout, err=result.stderr)
-
-
-def complaint(*arguments: object) -> str:
-    """The one line that a command complains in."""
-    lines = [line for line in call(*arguments, code=2).err.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1
-    return lines[0]
-
-
-@pytest.fixture(autouse=True)
-def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,33 @@ import torch
 from condensery import methods
 from condensery.data.augment import Siamese
 from condensery.loop import Snapshots, iterate
-from condensery.methods import BPTT, DATM, DC, DM, DSA, FTD, MCT, MTT, SATM, SATMDA, TESLA, Asam, Gsam, Vasso
+from condensery.methods import (
+    BPTT,
+    CIG,
+    DATM,
+    DC,
+    DM,
+    DSA,
+    FTD,
+    KIP,
+    MCT,
+    MTT,
+    RCIG,
+    RFAD,
+    SATM,
+    SATMDA,
+    TESLA,
+    VIG,
+    Asam,
+    Descent,
+    Dual,
+    FRePo,
+    Gsam,
+    RandomNngp,
+    RandomNtk,
+    Squared,
+    Vasso,
+)
 from condensery.net import Net
 from condensery.synthetic import MultiFormation
 from support import blobs, curved, generator, numerical_gradient, tiny_images, tiny_net, trained
@@ -29,6 +55,12 @@ def matching(method: type, **options: Any) -> Make:
         return method(net, curved(net, experts) if method is MCT else experts, g, **settings)
 
     return make
+
+
+def implicitly(method: type, **options: Any) -> Make:
+    """A row of implicit gradients."""
+    small = {"batch_real": 8, "pool_size": 3, "life": 6, "pool_steps": 2, "lr_images": 0.1, "lr_pool": 1e-3}
+    return lambda net, real, g: method(net, real, g, **{**small, **options})
 
 
 # name -> (net, real, generator) -> objective. Every method of condensery.methods has at least one row of its own name.
@@ -52,6 +84,15 @@ OBJECTIVES: dict[str, Make] = {
     "SATM with ASAM": matching(SATM, rho=0.1, gamma=0, keep=0.5, ascent=Asam()),
     "SATM with VaSSO": matching(SATM, rho=0.1, gamma=0, keep=0.5, ascent=Vasso()),
     "SATMDA": matching(SATMDA, rho=0.1, gamma=0.01, keep=0.5, threshold=None, max_start=3, expert_epochs=1),
+    "KIP": lambda net, real, g: KIP(net, real, g, batch_real=16),
+    "KIP on random features": lambda net, real, g: KIP(net, real, g, batch_real=16, kernel=RandomNngp(2)),
+    "KIP on random tangents": lambda net, real, g: KIP(net, real, g, batch_real=6, kernel=RandomNtk()),
+    "RFAD": lambda net, real, g: RFAD(net, real, g, batch_real=16, networks=2, lr_images=0.03),
+    "FRePo": lambda net, real, g: FRePo(net, real, g, batch_real=16, lr_images=0.03),
+    "RCIG": implicitly(RCIG, solver=Dual(), loss=Squared(), margin=0.0),
+    "RCIG by descent": implicitly(RCIG, solver=Descent(4, 4), loss=Squared(), margin=0.0),
+    "CIG": implicitly(CIG, solver=Dual()),
+    "VIG": implicitly(VIG, solver=Descent(8, 8), lr_images=0.3),
 }
 # Estimators that are not the derivative of their value, with what makes them so switched off.
 EXACT: dict[str, Make] = {
@@ -62,7 +103,13 @@ EXACT: dict[str, Make] = {
     },
     "SATMDA": matching(SATMDA, rho=0.0, gamma=0.0, keep=1.0, threshold=None, max_start=2),
     "BPTT truncated": lambda net, real, g: BPTT(net, real, g, batch_real=16, inner_steps=3, window=3),
+    "FRePo": lambda net, real, g: FRePo(net, real, g, batch_real=16, pool_size=2, lr_pool=0.0, norm_decay=1.0),
+    # Networks that start anew in each step: their training on the images is not differentiated.
+    "RCIG": implicitly(RCIG, solver=Dual.direct(), loss=Squared(), margin=0.0, clip=False, life=1),
+    "CIG": implicitly(CIG, solver=Dual.direct(), life=1),
 }
+# Estimators with no exact form: few steps of descent, and an inner problem that is not at a minimum.
+INEXACT = {"RCIG by descent", "VIG"}
 SYNTHETICS: dict[str, dict[str, Any]] = {
     "plain": {},
     "unequal": {"per_class": [1, 3, 2]},
@@ -89,6 +136,9 @@ def run(make: Make, steps: int, *, net: Any = None, options: dict[str, Any] | No
 
 def test_every_method_has_a_row() -> None:
     parts = {"Asam", "Ascent", "Gsam", "Sam", "Vasso"}  # of SATM, not methods
+    parts |= {"Descent", "Dual", "InfiniteNtk", "Kernel", "OuterLoss", "Platt", "RandomNngp", "RandomNtk", "Solver"}
+    parts |= {"Squared"}
+    parts |= {"DConRec", "DosCondRec"}  # of logs: their rows are in test_dconrec.py
     missing = [name for name in methods.__all__ if name not in OBJECTIVES and name not in parts]
     assert not missing
 
@@ -125,7 +175,7 @@ def test_resumes_bit_for_bit(name: str, tmp_path: Any) -> None:
     assert torch.equal(run(OBJECTIVES[name], 8, snapshots=Snapshots(tmp_path, every=2)), whole)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name not in INEXACT])
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
 def test_gradient_against_finite_differences(name: str, norm: str) -> None:
     real = blobs()
@@ -134,10 +184,12 @@ def test_gradient_against_finite_differences(name: str, norm: str) -> None:
     net = tiny_net(norm=norm)
     objective = EXACT.get(name, OBJECTIVES[name])(Doubled(net.module), real, generator(3))
     objective(images)  # so that what is kept between steps is there too
-    state = objective.generator.get_state()
+    state, pool = objective.generator.get_state(), copy.deepcopy(getattr(objective, "_pool", None))
 
     def value() -> torch.Tensor:
         again = copy.copy(objective)
+        if pool is not None:
+            again._pool = copy.deepcopy(pool)
         if hasattr(again, "inner"):
             again.inner = (
                 0  # the published gradient holds the network fixed: its training on the images is not differentiated
@@ -157,7 +209,8 @@ def test_gradient_against_finite_differences(name: str, norm: str) -> None:
 def test_loss_falls_on_average(name: str) -> None:
     """Judged on networks that were not used to move the images."""
     real = blobs()
-    net = tiny_net(width=16)
+    # Instance normalisation hides the size of the weights, and VIG's inner problem then has no minimum.
+    net = tiny_net(width=16, norm="none" if name == "VIG" else "instance")
     images = start(real, 1, seed=3)
     torch.nn.init.normal_(images.values, generator=generator(5))
 
@@ -169,7 +222,8 @@ def test_loss_falls_on_average(name: str) -> None:
     objective = OBJECTIVES[name](net, real, generator(1))
     for _ in iterate(images, objective, objective.optimizer(images), steps=60):
         pass
-    assert level() < 0.8 * before
+    # VIG's inner problem is left after a few steps of descent, from wherever the network was: much of the loss stays.
+    assert level() < (0.9 if name == "VIG" else 0.8) * before
 
 
 class Doubled(Net):

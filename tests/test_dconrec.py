@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from condensery import bpr
+from condensery import bpr, catalog, methods
 from condensery.condensed_log import Compensation, Interactions
 from condensery.data.generated import generated_log
 from condensery.data.interactions import Log, LogData, split_by_user
@@ -299,6 +299,12 @@ MAKERS: dict[str, Make] = {
     "first order": lambda: method(estimator=FirstOrder(samples=2, margin=0.01)),
     "doscond": lambda: DosCondRec(DATA.train, g(), dim=4, cooling=5),
 }
+
+
+def test_every_method_for_logs_has_a_row() -> None:
+    homes = {entry.home.partition(":")[2] for entry in catalog.LOG_METHODS.values()}
+    assert {type(make()).__name__ for make in MAKERS.values()} == homes
+    assert homes <= set(methods.__all__)
 
 
 def begun() -> Interactions:

@@ -23,7 +23,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHELL = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-METHODS = sorted(catalog.METHODS)
+METHODS = sorted({**catalog.METHODS, **catalog.LOG_METHODS})
 
 
 def navigation() -> list[str]:
@@ -104,9 +104,10 @@ def test_every_page_is_in_the_navigation_once() -> None:
 
 
 def test_every_method_is_in_the_catalog() -> None:
-    """A class with an optimizer for the images is a method; the others of the package are parts of one."""
+    """A class with an optimizer for what is learned is a method; the others of the package are parts of one."""
     there = {name for name in methods.__all__ if hasattr(getattr(methods, name), "optimizer")}
-    assert there == {entry.home.partition(":")[2] for entry in catalog.METHODS.values()}
+    entries = (*catalog.METHODS.values(), *catalog.LOG_METHODS.values())
+    assert there == {entry.home.partition(":")[2] for entry in entries}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -139,6 +140,9 @@ def test_every_coreset_is_described() -> None:
     for entry in catalog.CORESETS.values():
         assert f"`{entry.load().__name__}`" in page
     assert all(hasattr(coresets, name) for name in coresets.__all__)
+    page = (ROOT / "docs" / "recommendation.md").read_text()
+    for entry in catalog.LOG_CORESETS.values():
+        assert f"`{entry.load().__name__}`" in page
 
 
 def test_the_map_names_every_module() -> None:

@@ -14,7 +14,25 @@ if TYPE_CHECKING:
     from condensery.batch import Batch
     from condensery.fitting import Execution, Held, Recipe, Trained, accuracy, fit, training
     from condensery.loop import NotFinite, Objective, Snapshots, Step, condense, iterate, with_gradient
-    from condensery.methods import BPTT, DATM, DC, DM, DSA, FTD, MCT, MTT, SATM, SATMDA, TESLA
+    from condensery.methods import (
+        BPTT,
+        CIG,
+        DATM,
+        DC,
+        DM,
+        DSA,
+        FTD,
+        KIP,
+        MCT,
+        MTT,
+        RCIG,
+        RFAD,
+        SATM,
+        SATMDA,
+        TESLA,
+        VIG,
+        FRePo,
+    )
     from condensery.net import Net
     from condensery.synthetic import Identity, Images, MultiFormation, Synthetic
 
@@ -25,7 +43,10 @@ _HOMES = {
     "batch": ("Batch",),
     "fitting": ("Execution", "Held", "Recipe", "Trained", "accuracy", "fit", "training"),
     "loop": ("NotFinite", "Objective", "Snapshots", "Step", "condense", "iterate", "with_gradient"),
-    "methods": ("BPTT", "DATM", "DC", "DM", "DSA", "FTD", "MCT", "MTT", "SATM", "SATMDA", "TESLA"),
+    "methods": (
+        *("BPTT", "CIG", "DATM", "DC", "DM", "DSA", "FRePo", "FTD", "KIP", "MCT", "MTT", "RCIG", "RFAD"),
+        *("SATM", "SATMDA", "TESLA", "VIG"),
+    ),
     "net": ("Net",),
     "synthetic": ("Identity", "Images", "MultiFormation", "Synthetic"),
 }
@@ -34,19 +55,25 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BPTT",
+    "CIG",
     "DATM",
     "DC",
     "DM",
     "DSA",
     "FTD",
+    "KIP",
     "MCT",
     "MTT",
+    "RCIG",
+    "RFAD",
     "SATM",
     "SATMDA",
     "TESLA",
+    "VIG",
     "Artifact",
     "Batch",
     "Execution",
+    "FRePo",
     "Held",
     "Identity",
     "Images",

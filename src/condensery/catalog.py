@@ -112,11 +112,53 @@ class Dataset:
         return source(**self.arguments) if callable(source) else source
 
 
+@dataclass(frozen=True)
+class LogSet:
+    """A recommendation log that has a name.
+
+    Attributes:
+        name: What the command line calls it.
+        title: What it is called elsewhere.
+        home: Where its loader is, ``module:name``.
+        sizes: Users, items and interactions.
+        origin: Who made it.
+        source: Where its `fetch.Source` is, ``module:name``; empty for a log that is generated.
+    """
+
+    name: str
+    title: str
+    home: str
+    sizes: tuple[int, int, int]
+    origin: str
+    source: str = ""
+
+    def load(self, root: str | None = None) -> Any:
+        """The log (see `data.Log`).
+
+        Args:
+            root: The folder with its files, or ``None`` to look in the usual places.
+
+        Raises:
+            ValueError: If a folder is given for a log without files.
+            DataMissing: If it is not on this machine and cannot be fetched.
+        """
+        if self.source:
+            return _load(self.home)(root)
+        if root is not None:
+            raise ValueError(f"{self.name} is generated and has no files; leave the data root out.")
+        return _load(self.home)().log
+
+    def files(self) -> Any:
+        """Its `fetch.Source`, or ``None`` if it needs no files."""
+        return _load(self.source) if self.source else None
+
+
 _CORESETS = "condensery.coresets"
 _SOURCES = "condensery.data.fetch"
 _SATM_PAPER = (
     "Gao et al., Enhancing Generalization via Sharpness-Aware Trajectory Matching for Dataset Condensation, arXiv"
 )
+_RCIG_PAPER = "Loo et al., Dataset Distillation with Convexified Implicit Gradients, ICML"
 
 METHODS: dict[str, Method] = {
     m.name: m
@@ -229,6 +271,60 @@ METHODS: dict[str, Method] = {
             _SATM_PAPER,
             2025,
             "https://arxiv.org/abs/2502.01865",
+        ),
+        Method(
+            "kip",
+            "KIP",
+            "condensery.methods:KIP",
+            "fits kernel ridge regression on the synthetic images to the real ones",
+            "Nguyen, Chen & Lee, Dataset Meta-Learning from Kernel Ridge-Regression, ICLR",
+            2021,
+            "https://arxiv.org/abs/2011.00050",
+        ),
+        Method(
+            "rfad",
+            "RFAD",
+            "condensery.methods:RFAD",
+            "KIP with the kernel of random convolutional features, at a learned temperature",
+            "Loo et al., Efficient Dataset Distillation Using Random Feature Approximation, NeurIPS",
+            2022,
+            "https://arxiv.org/abs/2210.12067",
+        ),
+        Method(
+            "frepo",
+            "FRePo",
+            "condensery.methods:FRePo",
+            "fits the last layer of partly trained networks in closed form",
+            "Zhou, Nezhadarya & Ba, Dataset Distillation using Neural Feature Regression, NeurIPS",
+            2022,
+            "https://arxiv.org/abs/2206.00719",
+        ),
+        Method(
+            "vig",
+            "VIG",
+            "condensery.methods:VIG",
+            "differentiates the end of training on the synthetic images implicitly",
+            _RCIG_PAPER,
+            2023,
+            "https://arxiv.org/abs/2302.06755",
+        ),
+        Method(
+            "cig",
+            "CIG",
+            "condensery.methods:CIG",
+            "VIG on linearised networks, whose training is convex",
+            _RCIG_PAPER,
+            2023,
+            "https://arxiv.org/abs/2302.06755",
+        ),
+        Method(
+            "rcig",
+            "RCIG",
+            "condensery.methods:RCIG",
+            "CIG with the last layer in closed form: FRePo with the gradient that it leaves out",
+            _RCIG_PAPER,
+            2023,
+            "https://arxiv.org/abs/2302.06755",
         ),
     )
 }
@@ -384,6 +480,109 @@ NETWORKS: tuple[str, ...] = (
 """Names in `nets.VISION`; a test holds the two together."""
 
 
+LOG_METHODS: dict[str, Method] = {
+    m.name: m
+    for m in (
+        Method(
+            "dconrec",
+            "DConRec",
+            "condensery.methods:DConRec",
+            "learns which interactions to keep, among those recorded and those that a proxy adds",
+            "Wu et al., Dataset Condensation for Recommendation, arXiv",
+            2023,
+            "https://arxiv.org/abs/2310.01038",
+        ),
+        Method(
+            "doscond-rec",
+            "DosCond (logs)",
+            "condensery.methods:DosCondRec",
+            "keeps interactions whose BPR gradient matches that of the whole log, in one step",
+            "Jin et al., Condensing Graphs via One-Step Gradient Matching, KDD",
+            2022,
+            "https://arxiv.org/abs/2206.07746",
+        ),
+    )
+}
+"""Methods that condense recommendation logs."""
+
+LOG_CORESETS: dict[str, Coreset] = {
+    c.name: c
+    for c in (
+        Coreset(
+            "random",
+            "Random",
+            f"{_CORESETS}.interactions:random",
+            "",
+            "takes interactions at random",
+            "",
+            0,
+            "",
+        ),
+        Coreset(
+            "majority",
+            "Majority",
+            f"{_CORESETS}.interactions:majority",
+            "",
+            "takes all interactions of the users with the fewest",
+            "Wu et al., Dataset Condensation for Recommendation, arXiv",
+            2023,
+            "https://arxiv.org/abs/2310.01038",
+        ),
+        Coreset(
+            "svp",
+            "SVP-CF",
+            f"{_CORESETS}.interactions:svp",
+            "proxy",
+            "takes the interactions that a proxy ranks worst while it trains",
+            "Sachdeva et al., On Sampling Collaborative Filtering Datasets, WSDM",
+            2022,
+            "https://doi.org/10.1145/3488560.3498439",
+        ),
+    )
+}
+"""Selections of a recommendation log's interactions."""
+
+LOGS: dict[str, LogSet] = {
+    log.name: log
+    for log in (
+        LogSet("generated-log", "Generated log", "condensery.data:generated_log", (584, 400, 11_151), "generated here"),
+        LogSet(
+            "movielens-100k",
+            "MovieLens 100K",
+            "condensery.data:movielens_100k",
+            (943, 1_682, 100_000),
+            "Harper & Konstan 2015",
+            "condensery.data.interaction_files:MOVIELENS_100K",
+        ),
+    )
+}
+
+_TABLES = (".csv", ".tsv", ".inter", ".parquet", ".pq", ".data", ".dat")
+
+
+def is_log(spec: str) -> bool:
+    """Whether data are a recommendation log: one with a name, a table, or a folder with `u.data` or LightGCN's files.
+
+    Args:
+        spec: A name or a path, as typed.
+
+    Example:
+        >>> is_log("generated-log"), is_log("digits")
+        (True, False)
+    """
+    if spec.lower() in LOGS or spec.lower() in DATASETS or spec.startswith("hf:"):
+        return spec.lower() in LOGS
+    path = Path(spec)
+    if path.is_dir():
+        return bool((path / "u.data").is_file() or (adjacency(path, "train") and adjacency(path, "test")))
+    return path.is_file() and Path(path.name.removesuffix(".gz")).suffix.lower() in _TABLES
+
+
+def adjacency(folder: Path, part: str) -> list[Path]:
+    """The files of a folder that may be a part (``train``, ``test``) of a log in LightGCN's layout."""
+    return sorted({*folder.glob(f"{part}.txt*"), *folder.glob(f"*_{part}.txt*")})
+
+
 @dataclass(frozen=True)
 class DataSource:
     """What data, in plain values.
@@ -506,6 +705,16 @@ def method_or_coreset(name: str) -> Method | Coreset:
     """
     entries: dict[str, Method | Coreset] = {**METHODS, **CORESETS}
     return find(entries, name, "method")
+
+
+def log_entry(name: str) -> Method | Coreset:
+    """The entry of a method or a selection for recommendation logs.
+
+    Raises:
+        ValueError: Naming the ones there are.
+    """
+    entries: dict[str, Method | Coreset] = {**LOG_METHODS, **LOG_CORESETS}
+    return find(entries, name, "method for logs")
 
 
 def network_name(name: str) -> str:

@@ -321,7 +321,7 @@ def advance(run: Run, folder: Folder, watch: Watch | None = None) -> Iterator[Pr
     with Journal(folder.log, tensorboard=board) as journal:
         identity = json.loads(folder.settings.read_text(encoding="utf-8"))
         identity.pop("threads", None)
-        snapshots = _Logged(folder.snapshots, watch.snapshot_every, run=flatten(identity), journal=journal)
+        snapshots = Logged(folder.snapshots, watch.snapshot_every, run=flatten(identity), journal=journal)
         validation = None
         checked = False
         for step in iterate(run.synthetic, run.objective, run.optimizer, steps=run.plan.steps, snapshots=snapshots):
@@ -412,17 +412,19 @@ def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @dataclass
-class _Logged(Snapshots):
+class Logged(Snapshots):
     """Snapshots that keep the log in step: it is on disk before them, and goes back to them."""
 
     journal: Journal = field(kw_only=True)
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
+        """See `Snapshots`; the log goes back to that step."""
         found = super().latest()
         self.journal.begin(found[0] if found else 0)
         return found
 
     def save(self, number: int, state: Mapping[str, Any]) -> None:
+        """See `Snapshots`; the log is on disk first."""
         self.journal.flush(disk=True)
         super().save(number, state)
 

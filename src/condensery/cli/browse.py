@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from condensery.catalog import CORESETS, DATASETS, METHODS, Coreset, Dataset, Method, method_or_coreset
-from condensery.cli import experts
+from condensery.catalog import (
+    CORESETS,
+    DATASETS,
+    LOG_CORESETS,
+    LOG_METHODS,
+    LOGS,
+    METHODS,
+    Coreset,
+    Dataset,
+    LogSet,
+    Method,
+    find,
+)
+from condensery.cli import experts, logs
 from condensery.cli import options as o
 from condensery.cli.console import duration, emit, say
 from condensery.cli.console import show as print_tables
@@ -30,6 +43,8 @@ class Format(str, Enum):  # noqa: UP042  # typer shows the values of a str enum
     npz = "npz"
     parquet = "parquet"
     hub = "hub"
+    csv = "csv"
+    inter = "inter"
 
 
 def demo(
@@ -57,6 +72,9 @@ def info(
     if (artifact / experts.MANIFEST).is_file():
         _experts(artifact, as_json)
         return
+    if logs.is_log_artifact(artifact):
+        _log(artifact, as_json)
+        return
     loaded = load(artifact)
     if as_json:
         emit(_facts(loaded))
@@ -73,6 +91,8 @@ def show(
     """Draw the images of a set, each class with its name, into a PNG file."""
     from condensery import pictures
 
+    if logs.is_log_artifact(artifact):
+        logs.no_picture(artifact)
     loaded = load(artifact)
     target = out or (artifact / "picture.png" if artifact.is_dir() else artifact.with_suffix(".png"))
     if target.suffix.lower() != ".png":
@@ -86,14 +106,22 @@ def export(
     artifact: o.Artifact,
     to: Annotated[
         Format,
-        typer.Option(help="PNG folders, npz arrays, a Parquet file, or a folder for the Hugging Face hub."),
+        typer.Option(
+            help="PNG folders, npz arrays, a Parquet file, or a folder for the Hugging Face hub; for a log CSV, "
+            "Parquet or RecBole's .inter."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The file or folder to write; must not exist.", show_default=False)],
 ) -> None:
     """Write a set in a format that other programs read."""
     from condensery import export as exports
 
+    if logs.is_log_artifact(artifact):
+        logs.export(artifact, to.value, out)
+        return
     loaded = load(artifact)
+    if to in (Format.csv, Format.inter):
+        raise ValueError(f"{artifact} holds images, which {to.value} cannot; choose --to png, npz, parquet or hub.")
     if out.exists():
         raise ValueError(f"{out} exists already; choose another --out.")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -117,12 +145,18 @@ def methods(
     as_json: o.Json = False,
 ) -> None:
     """List methods and coresets; with a NAME, its settings, their defaults and what values they take."""
+    groups: dict[str, dict[str, Any]] = {
+        "methods": METHODS,
+        "coresets": CORESETS,
+        "methods for recommendation logs": LOG_METHODS,
+        "coresets for recommendation logs": LOG_CORESETS,
+    }
     if name is not None:
-        _method(method_or_coreset(name), as_json)
+        _method(find({k: e for entries in groups.values() for k, e in entries.items()}, name, "method"), as_json)
         return
-    groups: dict[str, dict[str, Any]] = {"methods": METHODS, "coresets": CORESETS}
     if as_json:
-        emit({group: [_entry(e) for e in entries.values()] for group, entries in groups.items()})
+        keys = ("methods", "coresets", "log_methods", "log_coresets")
+        emit({key: [_entry(e) for e in part.values()] for key, part in zip(keys, groups.values(), strict=True)})
         return
     print_tables(*(_entries(group, list(entries.values())) for group, entries in groups.items()))
     say("condensery methods NAME lists the settings of one.")
@@ -131,8 +165,9 @@ def methods(
 def datasets(as_json: o.Json = False) -> None:
     """List the data sets that have a name, and where they are on this machine."""
     rows = [(d, _place(d)) for d in DATASETS.values()]
+    recorded = [(log, _place(log)) for log in LOGS.values()]
     if as_json:
-        emit([_dataset(d, place) for d, place in rows])
+        emit([*(_dataset(d, place) for d, place in rows), *(_log_set(log, place) for log, place in recorded)])
         return
     from rich.table import Table
 
@@ -143,18 +178,35 @@ def datasets(as_json: o.Json = False) -> None:
         shape = " x ".join(map(str, d.shape[1:])) + (" grey" if d.shape[0] == 1 else " colour")
         here = place if place is not None else "no; downloaded at first use"
         table.add_row(d.name, shape, str(d.classes), f"{d.sizes[0]:,} + {d.sizes[1]:,}", d.origin, here)
-    print_tables(table)
+    print_tables(table, _log_sets(recorded))
     root = os.environ.get("CONDENSERY_DATA")
     say(f"Searched: CONDENSERY_DATA ({root or 'not set'}), then the cache {_cache()}.")
     say(
         "Your own: a folder of images by class, a folder of idx files, an .npz file, or hf:NAME of the "
-        "Hugging Face hub."
+        "Hugging Face hub; a log as CSV, TSV, .inter, Parquet or u.data, or a folder of LightGCN's."
     )
 
 
 def _dataset(entry: Dataset, place: str | None) -> dict[str, Any]:
-    plain = {"name": entry.name, "classes": entry.classes, "shape": entry.shape, "origin": entry.origin}
-    return {**plain, "train": entry.sizes[0], "test": entry.sizes[1], "here": place}
+    plain = {"name": entry.name, "kind": "images", "classes": entry.classes, "shape": entry.shape}
+    return {**plain, "origin": entry.origin, "train": entry.sizes[0], "test": entry.sizes[1], "here": place}
+
+
+def _log_set(entry: LogSet, place: str | None) -> dict[str, Any]:
+    sizes = dict(zip(("users", "items", "interactions"), entry.sizes, strict=True))
+    return {"name": entry.name, "kind": "log", **sizes, "origin": entry.origin, "here": place}
+
+
+def _log_sets(entries: list[tuple[LogSet, str | None]]) -> Table:
+    from rich.table import Table
+
+    table = Table(title="Recommendation logs", title_justify="left")
+    for heading in ("name", "users", "items", "interactions", "origin", "on this machine"):
+        table.add_column(heading)
+    for entry, place in entries:
+        here = place if place is not None else "no; downloaded at first use"
+        table.add_row(entry.name, *(f"{size:,}" for size in entry.sizes), entry.origin, here)
+    return table
 
 
 def _cache() -> Path:
@@ -163,11 +215,11 @@ def _cache() -> Path:
     return cache_folder()
 
 
-def _place(entry: Dataset) -> str | None:
-    """Where a data set is, or ``None`` if it is not on this machine."""
+def _place(entry: Dataset | LogSet) -> str | None:
+    """Where data are, or ``None`` if they are not on this machine."""
     source = entry.files()
     if source is None:
-        return "comes with scikit-learn"
+        return "generated" if isinstance(entry, LogSet) else "comes with scikit-learn"
     given = os.environ.get("CONDENSERY_DATA")
     roots = [*([Path(given)] if given else []), _cache()]
     places = [place for root in roots for place in (*(root / folder for folder in source.folders), root)]
@@ -196,9 +248,9 @@ def _entries(title: str, entries: list[Method | Coreset]) -> Table:
 
 
 def _method(entry: Method | Coreset, as_json: bool) -> None:
-    from condensery import recipes
     from condensery.recipes import values
 
+    recipes = _recipes(entry)
     groups = recipes.settable(entry.name)
     if as_json:
         settings = [
@@ -211,21 +263,41 @@ def _method(entry: Method | Coreset, as_json: bool) -> None:
     say(f"{entry.title}: {entry.line}")
     if entry.paper:
         say(f"{entry.paper} {entry.year}, {entry.url}")
-    print_tables(_settings(groups))
+    print_tables(_settings(groups, recipes.full_name))
+    if logs.is_log_method(entry.name):
+        say("Defaults are the recipe's for a log without a name; --set NAME=VALUE changes one.")
+        return
     say(
         "Defaults are the recipe's for data without published values at 1 image per class; --set NAME=VALUE "
         "changes one."
     )
 
 
-def _settings(groups: dict[str, dict[str, tuple[str, Any]]]) -> Table:
+def _recipes(entry: Method | Coreset) -> Any:
+    """What knows the settings of an entry."""
+    if logs.is_log_method(entry.name):
+        from condensery.recipes import logs as for_logs
+
+        return for_logs
+    from condensery import recipes
+
+    return recipes
+
+
+def _settings(groups: dict[str, dict[str, tuple[str, Any]]], full_name: Callable[[str, str], str]) -> Table:
     from rich.table import Table
 
-    from condensery.recipes import full_name, values
+    from condensery.recipes import values
 
     titles = {
+        "method": "the method",
         "options": "the method",
         "run": "the run",
+        "pool": "the pool",
+        "data": "the log",
+        "inner": "the inner training",
+        "proxy": "the proxy",
+        "evaluation": "evaluation",
         "experts": "the experts",
         "eval": "evaluation",
         "net": "the network",
@@ -281,6 +353,16 @@ def _sheet(artifact: Artifact) -> list[Any]:
     if artifact.scores:
         parts.append(_old_scores(artifact.scores))
     return parts
+
+
+def _log(path: Path, as_json: bool) -> None:
+    loaded = logs.load(path)
+    if as_json:
+        emit(logs.facts(loaded))
+        return
+    print_tables(_named(logs.lines(loaded)))
+    if loaded.scores:
+        print_tables(logs.old_scores(loaded.scores))
 
 
 def _experts(folder: Path, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from condensery.catalog import DataSource, method_or_coreset
+from condensery.catalog import DataSource, is_log, method_or_coreset
 from condensery.cli import options as o
 from condensery.cli.condense import announce, condense_into, network_options, quick, select_into
 from condensery.cli.console import Interrupted, again, duration, emit, note, progress, say, show
@@ -52,11 +52,23 @@ class Options:
 
 
 def compare(
+    context: typer.Context,
     data: o.Data,
     methods: Annotated[
-        str, typer.Option(help="Methods and coresets, as dm,dc,herding.", rich_help_panel="Run")
-    ] = "dm,herding",
+        str | None,
+        typer.Option(
+            help="Methods and coresets, as dm,dc,herding; default: dm,herding, and for a log dconrec,majority.",
+            rich_help_panel="Run",
+            show_default=False,
+        ),
+    ] = None,
     ipc: Annotated[str, typer.Option(help="Images per class, as 1,10.", rich_help_panel="Run")] = "1",
+    ratio: Annotated[
+        str | None,
+        typer.Option(
+            help="Shares of a log to keep, as 0.25,0.5; default: 0.25.", rich_help_panel="Run", show_default=False
+        ),
+    ] = None,
     set_: o.Set = None,
     fast: o.Fast = False,
     budget: o.Budget = 1.0,
@@ -84,11 +96,23 @@ def compare(
     goes on where it was.
     """
     from condensery import recipes
+    from condensery.cli import logs
 
+    chosen = methods or ("dconrec,majority" if is_log(data) else "dm,herding")
+    for name in chosen.split(","):
+        logs.check_pair(name.strip(), data)
+    if logs.is_log_method(chosen.split(",")[0].strip()):
+        taken = ("data", "methods", "ratio", "set_", "budget", "eval_budget", "n", "full", "seed", "device", "out")
+        logs.only_for_logs(context, *taken, "data_root", "as_json")
+        asked = logs.Asked(data, "", None, tuple(set_ or ()), data_root, seed, device.value, out)
+        how = logs.Scoring(n, seed, full, None, eval_budget)
+        logs.compare(asked, chosen, ratio, how, budget=budget, as_json=as_json)
+        return
+    logs.no_ratio(ratio)
     source = DataSource(data, data_root, size, validation)
     overrides = [*quick(fast, experts=True), *(set_ or []), *([f"whiten={whiten.value}"] if whiten else [])]
     network = network_options(net, width, norm)
-    names = [method_or_coreset(name.strip()).name for name in methods.split(",")]
+    names = [method_or_coreset(name.strip()).name for name in chosen.split(",")]
     suited = applicable(names, overrides, optional=quick(fast, experts=True))
     plans = [
         recipes.load(name, source.name, count, overrides=suited[name], network=dict(network))

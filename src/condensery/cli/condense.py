@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from condensery.catalog import CORESETS, METHODS, DataSource, find
+from condensery.catalog import CORESETS, LOG_CORESETS, LOG_METHODS, METHODS, DataSource, find
 from condensery.cli import options as o
 from condensery.cli.console import Interrupted, again, duration, emit, note, progress, say, size
 
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 
 def condense(
+    context: typer.Context,
     data: o.Data,
     method: Annotated[str, typer.Option(help="How; see 'condensery methods'.", rich_help_panel="Run")] = "dm",
     ipc: o.Ipc = "1",
+    ratio: o.Ratio = None,
     set_: o.Set = None,
     fast: o.Fast = False,
     budget: o.Budget = 1.0,
@@ -65,10 +67,21 @@ def condense(
     validation: o.Validation = 0.1,
     as_json: o.Json = False,
 ) -> None:
-    """Learn a small set of images that trains networks nearly as well as all of DATA."""
+    """Learn a small set of images, or a short log, that trains models nearly as well as all of DATA."""
     from condensery import recipes, runs
+    from condensery.cli import logs
 
-    find(METHODS, method, "method") if method.lower() not in CORESETS else _point_to_select(method)
+    entries = {**METHODS, **LOG_METHODS, **LOG_CORESETS}
+    find(entries, method, "method") if method.lower() not in CORESETS else _point_to_select(method)
+    logs.check_pair(method, data)
+    if logs.is_log_method(method):
+        taken = ("data", "method", "ratio", "set_", "budget", "seed", "device", "out", "resume", "as_json", "data_root")
+        logs.only_for_logs(context, *taken, "eval_every", "snapshot_every", "tensorboard")
+        asked = logs.Asked(data, method, ratio, tuple(set_ or ()), data_root, seed, device.value, out)
+        looks = (snapshot_every, eval_every, tensorboard)
+        logs.condense(asked, budget=budget, watch=looks, resume=resume, as_json=as_json)
+        return
+    logs.no_ratio(ratio)
     source = DataSource(data, data_root, size, validation)
     network = network_options(net, width, norm)
     matches = recipes.takes_experts(method.lower())
@@ -84,11 +97,13 @@ def condense(
 
 
 def select(
+    context: typer.Context,
     data: o.Data,
     coreset: Annotated[
         str, typer.Option(help="Which selection; see 'condensery methods'.", rich_help_panel="Run")
     ] = "herding",
     ipc: o.Ipc = "1",
+    ratio: o.Ratio = None,
     embedding: Annotated[
         str | None,
         typer.Option(
@@ -110,10 +125,18 @@ def select(
     validation: o.Validation = 0.1,
     as_json: o.Json = False,
 ) -> None:
-    """Choose real images of DATA that stand for all of it: a coreset."""
+    """Choose real images, or interactions of a log, that stand for all of DATA: a coreset."""
     from condensery import recipes, runs
+    from condensery.cli import logs
 
-    find(CORESETS, coreset, "coreset")
+    find({**CORESETS, **LOG_CORESETS}, coreset, "coreset")
+    logs.check_pair(coreset, data)
+    if logs.is_log_method(coreset):
+        logs.only_for_logs(context, "data", "coreset", "ratio", "set_", "seed", "device", "out", "data_root", "as_json")
+        asked = logs.Asked(data, coreset, ratio, tuple(set_ or ()), data_root, seed, device.value, out)
+        logs.select(asked, as_json=as_json)
+        return
+    logs.no_ratio(ratio)
     source = DataSource(data, data_root, size, validation)
     overrides = [*(set_ or []), *([f"whiten={whiten.value}"] if whiten else [])]
     overrides += [f"embedding={embedding}"] if embedding else []

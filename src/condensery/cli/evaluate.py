@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    context: typer.Context,
     artifact: o.Artifact,
     data: Annotated[
         str | None,
@@ -33,7 +34,10 @@ def evaluate(
     nets: Annotated[
         str | None,
         typer.Option(
-            help="Architectures, as ConvNet,AlexNet,ResNet18:norm=batch; default: the set's own.",
+            "--nets",
+            "--net",
+            help="Architectures, as ConvNet,AlexNet,ResNet18:norm=batch; default: the set's own. For a log "
+            "MF,LightGCN.",
             rich_help_panel="Network",
             show_default=False,
         ),
@@ -66,9 +70,17 @@ def evaluate(
     data_root: o.DataRoot = None,
     as_json: o.Json = False,
 ) -> None:
-    """Train fresh networks on a set, test each once, and compare with random subsets and with all data."""
+    """Train fresh models on a set or a log, test each once, and compare with random subsets and with all data."""
     from condensery import scoring
+    from condensery.cli import logs
 
+    if logs.is_log_artifact(artifact):
+        taken = ("artifact", "data", "nets", "n", "full", "epochs", "eval_budget", "seed", "device", "save")
+        logs.only_for_logs(context, *taken, "data_root", "as_json")
+        how = logs.Scoring(n, seed, full, epochs, eval_budget)
+        where = logs.Where(data, data_root, device.value)
+        logs.evaluate(artifact, how, where, nets=nets, save=save, as_json=as_json)
+        return
     path = artifact_path(artifact)
     loaded = load(path)
     opened = open_for(loaded, data, data_root, device.value)

@@ -42,13 +42,20 @@ Data = Annotated[
     typer.Argument(
         metavar="DATA",
         help="A data set's name (see 'condensery datasets'), a folder of images by class, a folder of idx "
-        "files, an .npz file, or hf:NAME for one of the Hugging Face hub.",
+        "files, an .npz file, or hf:NAME for one of the Hugging Face hub; or a recommendation log: a name, a table "
+        "(CSV, TSV, .inter, Parquet, u.data) or a folder of LightGCN's.",
         show_default=False,
     ),
 ]
 Ipc = Annotated[
     str,
     typer.Option("--ipc", help="Images per class: one number, or one for each class, as 1,2,3.", rich_help_panel=_RUN),
+]
+Ratio = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of a log's interactions to keep; default: 0.25.", rich_help_panel=_RUN, show_default=False
+    ),
 ]
 Artifact = Annotated[
     Path,
@@ -95,7 +102,8 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="A setting of the method or the run, eval.NAME, net.NAME or experts.NAME; may be repeated. "
+        help="A setting of the method or the run, eval.NAME, net.NAME or experts.NAME, for logs inner.NAME or "
+        "proxy.NAME; may be repeated. "
         "'condensery methods NAME' lists them.",
         rich_help_panel=_RUN,
         show_default=False,

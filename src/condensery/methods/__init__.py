@@ -1,31 +1,59 @@
 """Condensation methods: one paper, one file."""
 
 from condensery.methods.bptt import BPTT
+from condensery.methods.cig import CIG
 from condensery.methods.datm import DATM
 from condensery.methods.dc import DC
+from condensery.methods.dconrec import DConRec
 from condensery.methods.dm import DM
+from condensery.methods.doscond_rec import DosCondRec
 from condensery.methods.dsa import DSA
+from condensery.methods.frepo import FRePo
 from condensery.methods.ftd import FTD
+from condensery.methods.kip import KIP, InfiniteNtk, Kernel, RandomNngp, RandomNtk
+from condensery.methods.linearised import Descent, Dual, Solver
 from condensery.methods.mct import MCT
 from condensery.methods.mtt import MTT
+from condensery.methods.rcig import RCIG
+from condensery.methods.regression import OuterLoss, Platt, Squared
+from condensery.methods.rfad import RFAD
 from condensery.methods.satm import SATM, SATMDA, Asam, Ascent, Gsam, Sam, Vasso
 from condensery.methods.tesla import TESLA
+from condensery.methods.vig import VIG
 
 __all__ = [
     "BPTT",
+    "CIG",
     "DATM",
     "DC",
     "DM",
     "DSA",
     "FTD",
+    "KIP",
     "MCT",
     "MTT",
+    "RCIG",
+    "RFAD",
     "SATM",
     "SATMDA",
     "TESLA",
+    "VIG",
     "Asam",
     "Ascent",
+    "DConRec",
+    "Descent",
+    "DosCondRec",
+    "Dual",
+    "FRePo",
     "Gsam",
+    "InfiniteNtk",
+    "Kernel",
+    "OuterLoss",
+    "Platt",
+    "RandomNngp",
+    "RandomNtk",
     "Sam",
+    "Solver",
+    "Squared",
     "Vasso",
 ]

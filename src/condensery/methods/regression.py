@@ -108,7 +108,7 @@ class LearnedLoss:
         return self.loss(predictions, classes, self.learned(predictions.device))
 
     def groups(self, synthetic: nn.Module, rates: Mapping[str, float], lr: float) -> list[dict[str, Any]]:
-        """Parameter groups for an optimizer: the set's parameters that `rates` names, and at `lr` what the loss learns."""
+        """Parameter groups for an optimizer: those of the set that `rates` names, and at `lr` what the loss learns."""
         parameters = list(synthetic.named_parameters())
         learned = list(self.learned(parameters[0][1].device).values())
         groups = [{"params": [p], "lr": rates[name]} for name, p in parameters if name in rates]

@@ -287,7 +287,8 @@ class Plan:
         if not self.steps:
             return self
         steps = max(1, round(self.steps * budget))
-        return replace(self, start=replace(self.start, steps=steps), budget=self.budget * budget)
+        options = _decaying(self.options, steps)
+        return replace(self, options=options, start=replace(self.start, steps=steps), budget=self.budget * budget)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -484,7 +485,8 @@ class _Draft:
             start = replace(start, steps=(start.iterations or 0) * int(outer))
         evaluation = Evaluation(**self.evaluation)  # type: ignore[arg-type]
         network, experts = self.network, self._expert_settings()
-        return Plan(self.method, dataset, per_class, self.options, start, network, evaluation, origin, experts=experts)
+        options = _decaying(self.options, start.steps or 0)
+        return Plan(self.method, dataset, per_class, options, start, network, evaluation, origin, experts=experts)
 
     def _expert_settings(self) -> ExpertSettings | None:
         """How experts are trained, long enough for the method's starts; ``None`` where the method takes none."""
@@ -522,8 +524,12 @@ class _Draft:
     def _fill_defaults(self) -> None:
         """Write down what no rule names: the class's own defaults."""
         for f in dataclasses.fields(_options_class(self.method)):
-            if f.name in self.option_kinds and f.default is not dataclasses.MISSING:
-                self.options.setdefault(f.name, values.plain(f.default))
+            if f.name not in self.option_kinds or f.name in self.options:
+                continue
+            if f.default is not dataclasses.MISSING:
+                self.options[f.name] = values.word_of(f.default, str(f.type))
+            elif f.default_factory is not dataclasses.MISSING:
+                self.options[f.name] = values.word_of(f.default_factory(), str(f.type))
 
     def _fill_loops(self, mean: int) -> None:
         """Write down the loops of gradient matching that the number of images per class decides."""
@@ -532,6 +538,12 @@ class _Draft:
             for name, number in zip(("outer", "inner"), published, strict=True):
                 if self.options.get(name) is None:
                     self.options[name] = number
+
+
+def _decaying(options: Mapping[str, Value], steps: int) -> Mapping[str, Value]:
+    """The options with a decay of the learning rates that is no longer than the run."""
+    decay = options.get("decay_steps")
+    return options if decay is None else {**options, "decay_steps": min(int(decay), max(1, steps))}
 
 
 def takes_experts(method: str) -> bool:

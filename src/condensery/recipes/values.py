@@ -11,6 +11,7 @@ import inspect
 import math
 from collections.abc import Mapping
 from importlib import import_module
+from operator import attrgetter
 from typing import Any
 
 Value = bool | int | float | str | None
@@ -28,6 +29,12 @@ BetaRule = str
 SiameseName = str
 PrecisionName = str
 CondensingNorm = str
+LogSplit = str
+RepeatsName = str
+Keep = str
+EstimatorName = str
+PenaltyName = str
+Level = str
 
 AUGMENTATIONS: dict[str, tuple[str, str]] = {
     "dsa": ("DsaTrain", "natural"),
@@ -50,6 +57,8 @@ PRECISIONS: dict[str, str] = {"bf16": "bfloat16", "fp16": "float16"}
 OBJECTS: dict[str, dict[str, str]] = {
     "Ascent": {"sam": "Sam", "gsam": "Gsam", "asam": "Asam", "vasso": "Vasso"},
     "OuterLoss": {"squared": "Squared", "platt": "Platt"},
+    "Kernel": {"fc-ntk": "InfiniteNtk", "conv-nngp": "RandomNngp", "conv-ntk": "RandomNtk"},
+    "Solver": {"descent": "Descent", "dual": "Dual", "dual-direct": "Dual.direct"},
 }
 """Words for an object that a method takes, by the kind of the setting: what in `methods` makes it."""
 
@@ -70,6 +79,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "LossName": ("cross-entropy", "squared-error"),
     "CondensingNorm": ("same", "none", "instance", "batch", "group", "layer"),
     "Embedding": ("pixels", "random-net", "trained-net"),
+    "LogSplit": ("random", "latest", "leave-one-out", "time", "given"),
+    "RepeatsName": ("first", "last", "keep", "refuse"),
+    "Keep": ("sampled", "top"),
+    "EstimatorName": ("first-order", "reinforce", "paper", "authors"),
+    "PenaltyName": ("squares", "norms"),
+    "TailOf": ("train", "pool"),
+    "Compensation": ("counted", "added", "repeated"),
+    "Level": ("interaction", "user"),
 }
 """Kinds that take one of a few words."""
 
@@ -159,6 +176,22 @@ def plain(value: Any) -> Value:
     if value is None or isinstance(value, bool | int | float):
         return value
     return str(getattr(value, "value", value))
+
+
+def word_of(value: Any, kind: str) -> Value:
+    """A default of a setting as text gives it: for an object of `OBJECTS` the word that makes an equal one.
+
+    Raises:
+        ValueError: If no word makes it: a class whose default cannot be typed.
+    """
+    found = [OBJECTS[part] for part in alternatives(kind) if part in OBJECTS]
+    if not found or value is None:
+        return plain(value)
+    home = import_module("condensery.methods")
+    for word, path in found[0].items():
+        if attrgetter(path)(home)() == value:
+            return word
+    raise ValueError(f"No word stands for {value!r}; add one to OBJECTS for {kind}.")
 
 
 def said(value: Value) -> str:
