@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from condensery import coresets, data, evaluate, experts, methods, nets
     from condensery.artifact import Artifact
     from condensery.batch import Batch
+    from condensery.condensed_log import Interactions
     from condensery.fitting import Execution, Held, Recipe, Trained, accuracy, fit, training
+    from condensery.log_artifact import LogArtifact
     from condensery.loop import NotFinite, Objective, Snapshots, Step, condense, iterate, with_gradient
     from condensery.methods import (
         BPTT,
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
         SATMDA,
         TESLA,
         VIG,
+        DConRec,
+        DosCondRec,
         FRePo,
     )
     from condensery.net import Net
@@ -42,10 +46,12 @@ _HOMES = {
     "artifact": ("Artifact",),
     "batch": ("Batch",),
     "fitting": ("Execution", "Held", "Recipe", "Trained", "accuracy", "fit", "training"),
+    "condensed_log": ("Interactions",),
+    "log_artifact": ("LogArtifact",),
     "loop": ("NotFinite", "Objective", "Snapshots", "Step", "condense", "iterate", "with_gradient"),
     "methods": (
         *("BPTT", "CIG", "DATM", "DC", "DM", "DSA", "FRePo", "FTD", "KIP", "MCT", "MTT", "RCIG", "RFAD"),
-        *("SATM", "SATMDA", "TESLA", "VIG"),
+        *("SATM", "SATMDA", "TESLA", "VIG", "DConRec", "DosCondRec"),
     ),
     "net": ("Net",),
     "synthetic": ("Identity", "Images", "MultiFormation", "Synthetic"),
@@ -72,11 +78,15 @@ __all__ = [
     "VIG",
     "Artifact",
     "Batch",
+    "DConRec",
+    "DosCondRec",
     "Execution",
     "FRePo",
     "Held",
     "Identity",
     "Images",
+    "Interactions",
+    "LogArtifact",
     "MultiFormation",
     "Net",
     "NotFinite",
