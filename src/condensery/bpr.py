@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
 
 from condensery.data.interactions import Log
 from condensery.fitting import Adam, Sgd
@@ -30,6 +32,7 @@ __all__ = [
 
 _DRAWN = 1 << 20  # triples whose negatives are drawn at once
 _SCORED = 1 << 14  # triples whose loss is computed at once where no gradient is asked for
+_COMPARED = 1 << 11  # triples that are compared with a direction at once: what is made of them stays in a cache
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,9 @@ def mean_loss(model: Recommender, log: Log, generator: torch.Generator, *, negat
 
 
 @torch.no_grad()
-def mean_gradient(model: MF, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+def mean_gradient(
+    model: MF, users: Tensor, positives: Tensor, negatives: Tensor, *, weights: Tensor | None = None
+) -> Tensor:
     """The gradient of the mean loss of many triples in the table, ``[users + items, d]``, in bounded memory.
 
     Args:
@@ -152,12 +157,15 @@ def mean_gradient(model: MF, users: Tensor, positives: Tensor, negatives: Tensor
         users: int64 ``[n]``.
         positives: Items, int64 ``[n]``.
         negatives: Items, int64 ``[n]``.
+        weights: What each triple counts in the mean, ``[n]``; default: the same.
     """
     total = torch.zeros_like(model.table)
-    for triple in zip(*(column.split(_SCORED) for column in (users, positives, negatives)), strict=True):
-        rows, _, slopes, _ = _mf_slopes(model, triple)
-        total.index_add_(0, rows, slopes)
-    return total / len(users)
+    shares = torch.ones_like(users, dtype=total.dtype) if weights is None else weights.to(total.dtype)
+    columns = (users, positives, negatives, shares)
+    for *triple, share in zip(*(column.split(_SCORED) for column in columns), strict=True):
+        rows, _, slopes, _ = _mf_slopes(model, tuple(triple))
+        total.index_add_(0, rows, slopes if weights is None else slopes.mul_(share.repeat(3)[:, None]))
+    return total / (len(users) if weights is None else shares.sum())
 
 
 @torch.no_grad()
@@ -175,9 +183,15 @@ def along(model: MF, users: Tensor, positives: Tensor, negatives: Tensor, direct
         direction: Of the table's shape, ``[users + items, d]``.
     """
     worth = []
-    for triple in zip(*(column.split(_SCORED) for column in (users, positives, negatives)), strict=True):
-        rows, _, slopes, _ = _mf_slopes(model, triple)
-        worth.append((slopes * direction.index_select(0, rows)).sum(1).view(3, -1).sum(0))
+    table = model.table.detach()
+    for u, i, j in zip(*(column.split(_COMPARED) for column in (users, positives, negatives)), strict=True):
+        rows = torch.cat([u, model.users + i, model.users + j])
+        user, positive, negative = table.index_select(0, rows).split(len(u))
+        of_user, of_positive, of_negative = direction.index_select(0, rows).split(len(u))
+        difference = positive.sub_(negative)
+        c = -torch.sigmoid(-(user * difference).sum(1))
+        # c (<i - j, direction of u> + <u, direction of i - j>), added up before it is summed
+        worth.append(difference.mul_(of_user).addcmul_(user, of_positive.sub_(of_negative)).sum(1).mul_(c))
     return torch.cat(worth) if worth else direction.new_zeros(0)
 
 
@@ -259,7 +273,8 @@ def training(
 ) -> Iterator[Trained]:
     """Train a recommender in place, handing it over after each pass.
 
-    The gradient of matrix factorisation is written out and added into a dense buffer; other models use autograd.
+    The gradient of matrix factorisation is written out and added into a dense buffer; other models use autograd. Where
+    there is one pass only, rows of the table are moved from the first batch on that has them (see `_only_pass`).
 
     Args:
         model: Already initialised (``model.reset_parameters(generator)``).
@@ -277,12 +292,20 @@ def training(
     """
     _check(model, log)
     negatives = negatives or Negatives(log.num_items, log if recipe.reject else None)
-    optimizer, trained = recipe.optimizer.build(model), Trained(model)
-    model.table.grad = torch.zeros_like(model.table)
-    misses = 0
+    trained, misses = Trained(model), 0
+    optimizer = None if _has_one_pass(model, recipe) else recipe.optimizer.build(model)
+    if optimizer is not None:
+        model.table.grad = torch.zeros_like(model.table)
     while trained.epoch < recipe.epochs and misses < recipe.patience:
         start = time.perf_counter()
-        _epoch(trained, log, recipe, generator, negatives, optimizer)
+        batches = _batches(log, recipe, generator, negatives)
+        if optimizer is None:
+            total = _only_pass(trained.model, list(batches), recipe)
+        else:
+            total = _pass(trained.model, batches, recipe.penalty, optimizer)
+        trained.epoch += 1
+        trained.triples += len(log)
+        trained.loss = float(total) / len(log)
         trained.seconds += time.perf_counter() - start
         if score is not None and trained.epoch % recipe.every == 0:
             trained.score = score(model)
@@ -324,27 +347,116 @@ def _check(model: Recommender, log: Log) -> None:
         )
 
 
-def _epoch(
-    trained: Trained,
-    log: Log,
-    recipe: Recipe,
-    generator: torch.Generator,
-    negatives: Negatives,
-    optimizer: torch.optim.Optimizer,
-) -> None:
+def _batches(
+    log: Log, recipe: Recipe, generator: torch.Generator, negatives: Negatives
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The triples of a pass, a batch at a time: users, their items, and drawn ones, int64 ``[n]`` each."""
     batch = recipe.batch_size or len(log)
-    step = _mf_step if isinstance(trained.model, MF) else _any_step
-    total = torch.zeros((), dtype=torch.float64, device=log.device)
     order = torch.randperm(len(log), generator=generator).to(log.device, non_blocking=True)
     for block in order.split(max(batch, _DRAWN // batch * batch)):
         users, items = log.users[block], log.items[block]
         drawn = negatives.draw(users, generator)
-        for triple in zip(users.split(batch), items.split(batch), drawn.split(batch), strict=True):
-            total += step(trained.model, triple, recipe.penalty)
-            optimizer.step()
-    trained.epoch += 1
-    trained.triples += len(log)
-    trained.loss = float(total) / len(log)
+        yield from zip(users.split(batch), items.split(batch), drawn.split(batch), strict=True)
+
+
+def _pass(
+    model: Recommender,
+    batches: Iterable[tuple[Tensor, Tensor, Tensor]],
+    penalty: Squares | Norms | None,
+    optimizer: torch.optim.Optimizer,
+) -> Tensor:
+    """Move the whole table after each batch; the summed loss."""
+    step = _mf_step if isinstance(model, MF) else _any_step
+    total = torch.zeros((), dtype=torch.float64, device=model.table.device)
+    for triple in batches:
+        total += step(model, triple, penalty)
+        optimizer.step()
+    return total
+
+
+def _has_one_pass(model: Recommender, recipe: Recipe) -> bool:
+    """Whether `_only_pass` does: weight decay would move rows that no batch has had."""
+    return isinstance(model, MF) and recipe.epochs == 1 and not recipe.optimizer.weight_decay
+
+
+@torch.no_grad()
+def _only_pass(model: Recommender, batches: list[tuple[Tensor, Tensor, Tensor]], recipe: Recipe) -> Tensor:
+    """The same as `_pass` for matrix factorisation from a new optimizer, with less to move.
+
+    Neither SGD nor Adam moves a row before a batch has it. So rows are put in the order in which they come up, and
+    each step is one over the rows so far: of a large table and a small log, a third of what dense steps touch.
+    """
+    rows = [torch.cat([u, model.users + i, model.users + j]) for u, i, j in batches]
+    order, place, seen = _first_come(rows, len(model.table))
+    table = model.table.detach().index_select(0, order)
+    gradient, move = torch.zeros_like(table), _mover(recipe.optimizer, table)
+    total = torch.zeros((), dtype=torch.float64, device=table.device)
+    for own, count in zip(rows, seen, strict=True):
+        own = place[own]
+        vectors, out, gap = _slopes(table, own)
+        gradient[:count].zero_().index_add_(0, own, _penalised(vectors, out, recipe.penalty))
+        move(gradient, count)
+        total += F.softplus(-gap).sum()
+    model.table.index_copy_(0, order, table)
+    return total
+
+
+def _first_come(rows: list[Tensor], size: int) -> tuple[Tensor, Tensor, list[int]]:
+    """The table's rows that batches have, first come first; each one's place; and how many had come by each batch."""
+    first = torch.full((size,), len(rows), device=rows[0].device)
+    for number in range(len(rows) - 1, -1, -1):
+        first[rows[number]] = number
+    seen = torch.bincount(first, minlength=len(rows) + 1).cumsum(0)[:-1].tolist()
+    order = first.argsort(stable=True)[: seen[-1]]
+    place = torch.empty_like(first)
+    place[order] = torch.arange(len(order), device=order.device)
+    return order, place, seen
+
+
+def _mover(optimizer: Adam | Sgd, table: Tensor) -> Callable[[Tensor, int], None]:
+    """A step of a new optimizer on the first so many rows of a table, given a gradient of the table's shape."""
+    fused = True if table.device.type in ("cpu", "cuda") else None
+    if isinstance(optimizer, Sgd):
+        momentum = torch.zeros_like(table) if optimizer.momentum else None
+
+        def sgd_step(gradient: Tensor, count: int) -> None:
+            buffers: list[Tensor | None] = [None if momentum is None else momentum[:count]]
+            sgd(
+                [table[:count]],
+                [gradient[:count]],
+                buffers,
+                fused=fused,
+                weight_decay=0.0,
+                momentum=optimizer.momentum,
+                lr=optimizer.lr,
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+            )
+
+        return sgd_step
+    mean, square, done = torch.zeros_like(table), torch.zeros_like(table), torch.zeros((), device=table.device)
+    beta1, beta2 = optimizer.betas
+
+    def adam_step(gradient: Tensor, count: int) -> None:
+        adam(
+            [table[:count]],
+            [gradient[:count]],
+            [mean[:count]],
+            [square[:count]],
+            [],
+            [done],
+            fused=fused,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=optimizer.lr,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
+
+    return adam_step
 
 
 def _any_step(model: Recommender, triple: tuple[Tensor, ...], penalty: Squares | Norms | None) -> Tensor:
@@ -367,23 +479,33 @@ def _mf_step(model: Recommender, triple: tuple[Tensor, ...], penalty: Squares | 
     """The same for matrix factorisation, written out."""
     assert model.table.grad is not None
     rows, vectors, out, gap = _mf_slopes(model, triple)
-    n = len(gap)
+    model.table.grad.zero_().index_add_(0, rows, _penalised(vectors, out, penalty))
+    return F.softplus(-gap).sum()
+
+
+def _penalised(vectors: Tensor, out: Tensor, penalty: Squares | Norms | None) -> Tensor:
+    """The gradient of a batch's mean loss and of the penalty, ``[3 n, d]``, in place of each triple's own."""
+    n = len(out) // 3
     out /= n
     if penalty is not None:
         for part, gradient in zip(vectors.split(n), out.split(n), strict=True):
             gradient.addcmul_(part, penalty.slope(part))
-    model.table.grad.zero_().index_add_(0, rows, out)
-    return F.softplus(-gap).sum()
+    return out
 
 
 def _mf_slopes(model: Recommender, triple: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Table rows ``[3 n]``, what is there, each triple's own gradient in it ``[3 n, d]``, and score gaps ``[n]``.
+    """Table rows ``[3 n]`` of a batch, and what `_slopes` says of them."""
+    rows = torch.cat([triple[0], model.users + triple[1], model.users + triple[2]])
+    return rows, *_slopes(model.table.detach(), rows)
+
+
+def _slopes(table: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What is in the rows of a batch, each triple's own gradient in it, both ``[3 n, d]``, and score gaps ``[n]``.
 
     With c = -sigmoid(-gap) the gradient is c(i - j) in the user, cu in the positive and -cu in the negative.
     """
-    n = len(triple[0])
-    rows = torch.cat([triple[0], model.users + triple[1], model.users + triple[2]])
-    vectors = model.table.detach().index_select(0, rows)
+    n = len(rows) // 3
+    vectors = table.index_select(0, rows)
     user, positive, negative = vectors.split(n)
     difference = positive - negative
     gap = (user * difference).sum(1)
@@ -392,4 +514,4 @@ def _mf_slopes(model: Recommender, triple: tuple[Tensor, ...]) -> tuple[Tensor, 
     torch.mul(difference, c, out=out[:n])
     torch.mul(user, c, out=out[n : 2 * n])
     torch.neg(out[n : 2 * n], out=out[2 * n :])
-    return rows, vectors, out, gap
+    return vectors, out, gap
