@@ -520,7 +520,7 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="give Descent"):
         VIG(net, real, generator(), solver=Dual())
     with pytest.raises(ValueError, match="give backward none"):
-        RCIG(tiny_net(norm="batch"), real, generator(), backward=2)
+        RCIG(tiny_net(norm="batch"), real, generator(), backward=2)(tiny_images(real))
     flat = Net(nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()))
     with pytest.raises(ValueError, match="attribute `head`"):
         RCIG(flat, real, generator(), solver=Dual())(tiny_images(real))
