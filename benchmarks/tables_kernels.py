@@ -113,7 +113,10 @@ def solvers() -> str:
     for r in found:
         cells = [f"{score(p['row']['last'])} ({p['steps']})" for p in r["points"]]
         rows.append([*place(r), called(r["solver"]), *cells])
-    marks = [f"{round(p['cpu_seconds'] / 10) * 10:.0f} s" for p in found[0]["points"]] if found else []
+    marks = [
+        f"{round(min(p['cpu_seconds'] for p in c) / 10) * 10:.0f} s"
+        for c in zip(*(r["points"] for r in found), strict=True)
+    ]
     made = markdown(["data", "images a class", "solver", *marks], rows)
     if not found:
         return made
