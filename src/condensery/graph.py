@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.func import functional_call
 
 from condensery.adjacency import Adjacency, NodeInput
 from condensery.batch import Batch
 from condensery.data.graphs import GraphData, proportional
+from condensery.synthetic import shifted
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -241,11 +241,7 @@ class Graph(nn.Module):
         Raises:
             ValueError: If a name is not a parameter's.
         """
-        parameters = dict(self.named_parameters())
-        unknown = sorted(set(delta) - set(parameters))
-        if unknown:
-            raise ValueError(f"There is no parameter {unknown[0]!r} to shift; choose from {sorted(parameters)}.")
-        return functional_call(self, {name: parameters[name] + d for name, d in delta.items()}, ())
+        return shifted(self, delta)
 
     def rows(self) -> dict[int, slice]:
         """Where each class lies among the nodes, for the classes present."""

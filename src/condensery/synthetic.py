@@ -199,11 +199,7 @@ class Images(nn.Module):
         Raises:
             ValueError: If a name is not a parameter's.
         """
-        parameters = dict(self.named_parameters())
-        unknown = sorted(set(delta) - set(parameters))
-        if unknown:
-            raise ValueError(f"There is no parameter {unknown[0]!r} to shift; choose from {sorted(parameters)}.")
-        return functional_call(self, {name: parameters[name] + d for name, d in delta.items()}, ())
+        return shifted(self, delta)
 
     def rows(self) -> dict[int, slice]:
         """Where each class lies in the batch, for the classes present."""
@@ -292,6 +288,19 @@ class Images(nn.Module):
         values = torch.randn((int(counts.sum()), *data.image_shape), generator=generator)
         classes = torch.arange(len(counts)).repeat_interleave(counts)
         return cls(values.to(data.device), classes.to(data.device), **options)  # type: ignore[arg-type]
+
+
+def shifted(synthetic: nn.Module, delta: Mapping[str, Tensor]) -> Batch:
+    """The batch of synthetic data with named parameters moved by `delta`, without changing them.
+
+    Raises:
+        ValueError: If a name is not a parameter's.
+    """
+    parameters = dict(synthetic.named_parameters())
+    unknown = sorted(set(delta) - set(parameters))
+    if unknown:
+        raise ValueError(f"There is no parameter {unknown[0]!r} to shift; choose from {sorted(parameters)}.")
+    return functional_call(synthetic, {name: parameters[name] + d for name, d in delta.items()}, ())
 
 
 def counts_per_class(per_class: int | Sequence[int], classes: int) -> list[int]:
