@@ -69,6 +69,36 @@ def test_a_user_without_a_row_gets_none() -> None:
     assert int(dconrec.pseudo_interactions(part, proxy(), 0.5).user_counts[4]) == 0
 
 
+@pytest.mark.parametrize("unseen", [0.0, 0.5, 1.0])
+def test_the_proxys_best_are_each_users_best_in_proportion(unseen: float) -> None:
+    model, train, budget = proxy(), DATA.train, len(DATA.train) // 3
+    log = dconrec.proxy_best(train, model, budget, generator=g(), unseen=unseen)
+    assert len(log) == budget
+    known = train.contains(log.users, log.items)
+    assert int((~known).sum()) == round(unseen * budget)
+    users, items = model.embeddings()
+    scores = (users @ items.T).detach()
+    for u in range(DATA.num_users):
+        seen = train.items[train.users == u]
+        own = seen[scores[u, seen].argsort(descending=True)]
+        others = scores[u].index_fill(0, seen, -torch.inf).argsort(descending=True)
+        for part, best, share in ((known, own, 1 - unseen), (~known, others, unseen)):
+            taken = log.items[(log.users == u) & part]
+            assert set(taken.tolist()) == set(best[: len(taken)].tolist())
+            assert abs(len(taken) - share * budget * len(seen) / len(train)) <= 1
+
+
+def test_the_proxys_best_keep_to_the_budget_where_little_is_unseen() -> None:
+    part = DATA.train.subset(DATA.train.items < 6)  # some users have five of six
+    log = dconrec.proxy_best(part, proxy(), len(part), generator=g())
+    assert len(log) == len(part)
+    with pytest.raises(ValueError, match=r"ask for 0 to"):
+        dconrec.proxy_best(part, proxy(), len(part) + 1, generator=g())
+    with pytest.raises(ValueError, match=r"unseen is 1.5; give the share"):
+        dconrec.proxy_best(part, proxy(), 1, generator=g(), unseen=1.5)
+    assert len(dconrec.proxy_best(part, proxy(), 0, generator=g())) == 0
+
+
 def test_the_tail_is_all_of_the_users_with_few_rows() -> None:
     found = tail(DATA.train, 4)
     for u in range(DATA.num_users):

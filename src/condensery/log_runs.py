@@ -372,7 +372,7 @@ def finish(run: LogRun, folder: Folder, source: LogSource) -> LogArtifact:
 
 
 def select(plan: LogPlan, data: LogData, source: LogSource, *, seed: int = 0, tell: Tell | None = None) -> LogArtifact:
-    """Select rows of the training log as a plan says.
+    """Select rows as a plan says: of the training log, or what a proxy thinks best.
 
     Args:
         plan: Of a selection.
@@ -384,6 +384,12 @@ def select(plan: LogPlan, data: LogData, source: LogSource, *, seed: int = 0, te
     start, facts = time.perf_counter(), dict[str, Any]()
     for_proxy, generator = generators(seed, 2)
     budget = round(plan.ratio * len(data.train))
+    if plan.method == "proxy-best":
+        proxy = _trained_proxy(plan, data, seed, tell)
+        unseen = float(plan.options["unseen"] or 0)
+        log = dconrec.proxy_best(data.train, proxy.model, budget, generator=generator, unseen=unseen)
+        how = {"steps": 0, "seconds": time.perf_counter() - start, "loss": None}
+        return _artifact(plan, data, log, source, form=Form.SELECTED, seed=seed, how=how, proxy=proxy.facts)
     if plan.method == "majority":
         index = selections.majority(data.train, budget, generator=generator, head=bool(plan.options["head"]))
     elif plan.method == "svp":

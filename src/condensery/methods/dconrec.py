@@ -20,6 +20,8 @@ from condensery.masks import Estimate, Reinforce, sample
 from condensery.nets.recommender import MF, Recommender
 from condensery.ranking import Validation, top_items
 
+_SCORED = 1 << 16  # rows scored at once
+
 __all__ = [
     "DConRec",
     "Decay",
@@ -31,6 +33,7 @@ __all__ = [
     "paper",
     "pool",
     "prepare",
+    "proxy_best",
     "pseudo_interactions",
     "tail",
 ]
@@ -146,6 +149,62 @@ def _octaves(order: Tensor, wanted: Tensor) -> list[Tensor]:
     limits = 2 ** torch.arange(int(ascending.max()).bit_length() + 1, device=order.device)
     cuts = torch.searchsorted(ascending, limits)
     return [order[a:b] for a, b in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True) if b > a]
+
+
+def proxy_best(train: Log, proxy: Recommender, budget: int, *, generator: torch.Generator, unseen: float = 0.5) -> Log:
+    """What a proxy thinks best, nothing learned: of the items that users have, and of those that they have not.
+
+    This library's own baseline, not of the paper. A share of the budget are pseudo interactions, as in the ranking
+    distillation of Tang & Wang (KDD 2018, https://arxiv.org/abs/1809.07428), where a student learns the items that a
+    teacher ranks first. The rest are recorded rows that the proxy ranks first, the others being more often noise (Wang
+    et al., WSDM 2021, https://arxiv.org/abs/2006.04153). Each user gets rows in proportion to their own.
+
+    Args:
+        train: The training log, n rows.
+        proxy: Gives the scores.
+        budget: How many rows, between 0 and n.
+        generator: A CPU generator: it orders users who are equals.
+        unseen: Share of the budget for items that users do not have; less where they have nearly all.
+
+    Returns:
+        A log of `budget` rows with the same ids, the recorded ones first.
+
+    Raises:
+        ValueError: If there are fewer rows, or the share is not between 0 and 1.
+    """
+    if not 0 <= budget <= len(train):
+        raise ValueError(f"Cannot select {budget} of {len(train)} rows; ask for 0 to {len(train)}.")
+    if not 0 <= unseen <= 1:
+        raise ValueError(f"unseen is {unseen}; give the share of rows that nobody recorded, between 0 and 1.")
+    plain, wanted = replace(train, rating=None, time=None), round(unseen * budget)
+    added = plain.subset(torch.arange(0))
+    if wanted:  # twice the share: users differ in how many rows a share of theirs is
+        added = pseudo_interactions(train, proxy, 2 * wanted / len(train), least=2)
+        added = added.subset(_in_proportion(added, train.user_counts, wanted, generator))
+    ranked = plain.subset(_by_score(plain, proxy))
+    recorded = ranked.subset(_in_proportion(ranked, train.user_counts, budget - len(added), generator))
+    return joined(recorded, added)
+
+
+@torch.no_grad()
+def _by_score(log: Log, model: Recommender) -> Tensor:
+    """Rows by user, and of each user by score, the best first: int64 ``[n]``."""
+    users, items = model.embeddings()
+    parts = zip(log.users.split(_SCORED), log.items.split(_SCORED), strict=True)
+    order = torch.cat([(users[u] * items[i]).sum(1) for u, i in parts]).argsort(descending=True, stable=True)
+    return order[log.users[order].argsort(stable=True)]
+
+
+def _in_proportion(log: Log, counts: Tensor, budget: int, generator: torch.Generator) -> Tensor:
+    """The first rows of each user of a log that is sorted by user: about as many for each of `counts`, int64 [budget].
+
+    A user's k-th row is worth taking before another's if it is a smaller share of all that the user has.
+    """
+    ours = log.user_counts
+    place = torch.arange(len(log), device=log.device) - (ours.cumsum(0) - ours)[log.users]
+    share = (place + 0.5) / counts[log.users]
+    order = torch.randperm(len(counts), generator=generator).to(log.device)[log.users].argsort(stable=True)
+    return order[share[order].argsort(stable=True)][:budget].sort().values
 
 
 def pool(train: Log, proxy: Recommender, ratio: float, *, least: int = 5) -> tuple[Log, Tensor]:
