@@ -173,7 +173,7 @@ def condense(asked: Asked, *, budget: float, watch: tuple[int, int, bool], resum
 
     if asked.method.lower() in LOG_CORESETS:
         raise ValueError(
-            f"{asked.method} learns nothing about its interactions; use: condensery select DATA --coreset {asked.method}."
+            f"{asked.method} is a selection, not a method; use: condensery select DATA --coreset {asked.method}."
         )
     whole = asked.plan()
     plan = whole.with_budget(budget)
