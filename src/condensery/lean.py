@@ -20,7 +20,8 @@ class Lean(TorchFunctionMode):
     the input. Here each is computed if it is asked for. And every backward pass through its softplus computes the
     slopes anew, which are kept here.
 
-    It serves reverse and forward mode (`torch.autograd`), not the transforms of ``torch.func``, and not compilation.
+    It serves reverse and forward mode (`torch.autograd`), not the transforms of ``torch.func``, and not compilation;
+    what is not differentiated at all is better off without it.
 
     Example:
         >>> x, w = torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3, requires_grad=True)
@@ -93,7 +94,8 @@ class _Conv(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
         (x, weight), (dx, dw) = ctx.saved_tensors, tangents[:2]
-        return _total(dx, lambda t: _Conv.apply(t, weight, ctx.shape), dw, lambda t: _Conv.apply(x, t, ctx.shape))
+        apply: Callable[..., Tensor] = _Conv.apply
+        return _total(dx, lambda t: apply(t, weight, ctx.shape), dw, lambda t: apply(x, t, ctx.shape))
 
 
 class _ConvBack(torch.autograd.Function):
@@ -142,10 +144,9 @@ class _Softplus(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, beta: float, threshold: float) -> Tensor:
         ctx.beta, ctx.threshold = beta, threshold
-        if ctx.needs_input_grad[0]:
-            slopes = _slopes(x, beta, threshold)
-            ctx.save_for_backward(x, slopes)
-            ctx.save_for_forward(x, slopes)
+        slopes = _slopes(x, beta, threshold)
+        ctx.save_for_backward(x, slopes)
+        ctx.save_for_forward(x, slopes)
         return F.softplus(x, beta, threshold)
 
     @staticmethod

@@ -98,19 +98,18 @@ class Tangent:
             leaf = self.theta.detach().requires_grad_()
             with torch.enable_grad():
                 base, change = self._dual(leaf, u, x[index])
-                values = change if self.centred and u is not None else base + change
+            values = base if change is None else change if self.centred else base + change
             (g,) = torch.autograd.grad(base, leaf, slope(values.detach(), index))
             total += g
         return total
 
-    def _dual(self, leaf: Tensor, u: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor | float]:
+    def _dual(self, leaf: Tensor, u: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """f(leaf, x), with a graph, and J(x) u by forward mode along with it."""
         if u is None:
-            return self.value(leaf, x), 0.0
+            return self.value(leaf, x), None
         with forward_ad.dual_level():
-            both = forward_ad.unpack_dual(self.value(forward_ad.make_dual(leaf, u), x))  # type: ignore[no-untyped-call]
-            change = torch.zeros_like(both.primal) if both.tangent is None else both.tangent
-            return both.primal, change
+            base, change = forward_ad.unpack_dual(self.value(forward_ad.make_dual(leaf, u), x))
+            return base, torch.zeros_like(base) if change is None else change
 
     def at(self, x: Tensor) -> TangentAt:
         """The model on fixed examples ``[n, ...]``, for solvers: many products with the same J(x)."""
