@@ -157,7 +157,8 @@ def proxy_best(train: Log, proxy: Recommender, budget: int, *, generator: torch.
     This library's own baseline, not of the paper. A share of the budget are pseudo interactions, as in the ranking
     distillation of Tang & Wang (KDD 2018, https://arxiv.org/abs/1809.07428), where a student learns the items that a
     teacher ranks first. The rest are recorded rows that the proxy ranks first, the others being more often noise (Wang
-    et al., WSDM 2021, https://arxiv.org/abs/2006.04153). Each user gets rows in proportion to their own.
+    et al., WSDM 2021, https://arxiv.org/abs/2006.04153). Each user gets rows in proportion to their own, and at least one of each kind
+    where the budget suffices.
 
     Args:
         train: The training log, n rows.
@@ -198,11 +199,12 @@ def _by_score(log: Log, model: Recommender) -> Tensor:
 def _in_proportion(log: Log, counts: Tensor, budget: int, generator: torch.Generator) -> Tensor:
     """The first rows of each user of a log that is sorted by user: about as many for each of `counts`, int64 [budget].
 
-    A user's k-th row is worth taking before another's if it is a smaller share of all that the user has.
+    A user's row is taken before another's if a smaller share of all that the user has comes before it: every user's first
+    comes before any second one, which matters to users with few.
     """
     ours = log.user_counts
     place = torch.arange(len(log), device=log.device) - (ours.cumsum(0) - ours)[log.users]
-    share = (place + 0.5) / counts[log.users]
+    share = place / counts[log.users]
     order = torch.randperm(len(counts), generator=generator).to(log.device)[log.users].argsort(stable=True)
     return order[share[order].argsort(stable=True)][:budget].sort().values
 
