@@ -157,8 +157,8 @@ def proxy_best(train: Log, proxy: Recommender, budget: int, *, generator: torch.
     This library's own baseline, not of the paper. A share of the budget are pseudo interactions, as in the ranking
     distillation of Tang & Wang (KDD 2018, https://arxiv.org/abs/1809.07428), where a student learns the items that a
     teacher ranks first. The rest are recorded rows that the proxy ranks first, the others being more often noise (Wang
-    et al., WSDM 2021, https://arxiv.org/abs/2006.04153). Each user gets rows in proportion to their own, and at least one of each kind
-    where the budget suffices.
+    et al., WSDM 2021, https://arxiv.org/abs/2006.04153). Each user gets rows of both kinds in proportion to their own,
+    and of pseudo interactions at least one where the budget suffices.
 
     Args:
         train: The training log, n rows.
@@ -181,7 +181,7 @@ def proxy_best(train: Log, proxy: Recommender, budget: int, *, generator: torch.
     added = plain.subset(torch.arange(0))
     if wanted:  # twice the share: users differ in how many rows a share of theirs is
         added = pseudo_interactions(train, proxy, 2 * wanted / len(train), least=2)
-        added = added.subset(_in_proportion(added, train.user_counts, wanted, generator))
+        added = added.subset(_in_proportion(added, train.user_counts, wanted, generator, before=0.0))
     ranked = plain.subset(_by_score(plain, proxy))
     recorded = ranked.subset(_in_proportion(ranked, train.user_counts, budget - len(added), generator))
     return joined(recorded, added)
@@ -196,15 +196,15 @@ def _by_score(log: Log, model: Recommender) -> Tensor:
     return order[log.users[order].argsort(stable=True)]
 
 
-def _in_proportion(log: Log, counts: Tensor, budget: int, generator: torch.Generator) -> Tensor:
-    """The first rows of each user of a log that is sorted by user: about as many for each of `counts`, int64 [budget].
+def _in_proportion(log: Log, counts: Tensor, budget: int, generator: torch.Generator, *, before: float = 0.5) -> Tensor:
+    """The first rows of each user of a log that is sorted by user, as many as go with `counts`: int64 ``[budget]``.
 
-    A user's row is taken before another's if a smaller share of all that the user has comes before it: every user's first
-    comes before any second one, which matters to users with few.
+    A user's row is taken before another's if a smaller share of all that the user has comes before it. Half a row more
+    rounds to the nearest number; 0 takes every user's first row before any second one.
     """
     ours = log.user_counts
     place = torch.arange(len(log), device=log.device) - (ours.cumsum(0) - ours)[log.users]
-    share = place / counts[log.users]
+    share = (place + before) / counts[log.users]
     order = torch.randperm(len(counts), generator=generator).to(log.device)[log.users].argsort(stable=True)
     return order[share[order].argsort(stable=True)][:budget].sort().values
 
