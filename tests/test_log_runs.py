@@ -169,6 +169,7 @@ def built(data: LogData, *settings: str) -> tuple[dconrec.DConRec, dconrec.Setti
             **plan.pool,
             "tail_of": dconrec.TailOf(str(plan.pool["tail_of"])),
             "compensation": Compensation(str(plan.pool["compensation"])),
+            "begin": dconrec.Begin(str(plan.pool["begin"])),
         }
     )
     model = MF(data.num_users, data.num_items, 4)
