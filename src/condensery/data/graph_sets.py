@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from condensery.adjacency import Adjacency, GraphsInput
 from condensery.data.graph_checks import check_features, check_labels, check_split, check_tidy, tidy

@@ -212,7 +212,10 @@ def score_graphs(
     sets = [train] * n if isinstance(train, GraphSet) else list(train)
     if not sets or not len(data.validation) or not len(data.test):
         raise ValueError("Nothing trains, validates or tests; give n of at least 1 and a set with all three splits.")
-    start, last, chosen, epochs = time.perf_counter(), [], [], []
+    start = time.perf_counter()
+    last: list[float] = []
+    chosen: list[float] = []
+    epochs: list[int | None] = []
     for i, one in enumerate(sets):
         generator = torch.Generator().manual_seed(seed + i)
         fitted = fit_graphs(net, one, recipe, generator, validate=data, metric=metric)

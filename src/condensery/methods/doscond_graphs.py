@@ -150,7 +150,9 @@ class DosCondGraphs:
             return self._kept[c, dtype]
         members = self.data.members(c)
         if len(members) == 0:
-            raise ValueError(f"Class {self.data.classes[c]!r} has no training graph; leave it out of the synthetic set.")
+            raise ValueError(
+                f"Class {self.data.classes[c]!r} has no training graph; leave it out of the synthetic set."
+            )
         fixed = self.batch_real is None or len(members) <= self.batch_real
         if not fixed:
             order = torch.randperm(len(members), generator=self.generator)[: self.batch_real]

@@ -10,7 +10,6 @@ from abc import ABC
 from enum import StrEnum
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from condensery.adjacency import GraphsInput, NodeInput
