@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/graph_sets.py --ipc 1 10 --steps 600
 
-PooledGCN, 3 layers of width 128, for condensing and testing; DosCond's test of 500 passes, validation looked at every
-tenth. Herding and k-center see the embeddings of a network that was trained on all graphs. Random: a new subset for
-each network. Prints rows and writes benchmarks/results/graph-sets.json.
+PooledGCN, 3 layers of width 128, for condensing and testing; DosCond's test of 500 passes. Herding and k-center see the
+embeddings of a network that was trained on all graphs. Random: a new subset for each network. Prints rows and writes
+benchmarks/results/graph-sets.json.
 """
 
 from __future__ import annotations
@@ -58,13 +58,18 @@ def main() -> None:
     parser.add_argument("--batch-real", type=int, default=64)
     parser.add_argument("--lr-structure", type=float, default=0.1)
     parser.add_argument("--n", type=int, default=5)
+    parser.add_argument(
+        "--full-epochs", type=int, default=30, help="of the networks on all graphs, of which one embeds"
+    )
+    parser.add_argument("--check-every", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=HERE / "results" / "graph-sets.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = digit_graphs()
-    net, recipe = cd.Net(PooledGCN(features=data.num_features, classes=data.num_classes)), GraphRecipe(check_every=10)
-    long = GraphRecipe(epochs=30, batch=64, lr=3e-3)
+    net = cd.Net(PooledGCN(features=data.num_features, classes=data.num_classes))
+    recipe = GraphRecipe(check_every=options.check_every)
+    long = GraphRecipe(epochs=options.full_epochs, batch=64, lr=3e-3)
     facts: dict[str, Any] = {"host": host(), "data": repr(data), "options": {**vars(options), "output": ""}, "rows": []}
 
     def report(ipc: int | None, name: str, train: Any, recipe: GraphRecipe, **more: Any) -> None:

@@ -1,0 +1,76 @@
+"""The tables of scale and of whole graphs, for `tables.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tables import NOTHING, RESULTS, markdown, one, score
+
+FORMS = {
+    "sampled": "GCN, 10 and 5 neighbours sampled",
+    "whole": "GCN, whole neighbourhoods",
+    "linear": "SGC, propagated once",
+}
+
+
+def scale() -> str:
+    """Time and memory of one step of GCond against the size of the graph."""
+    if not (RESULTS / "graphs-scale.json").exists():
+        return NOTHING
+    f = one("graphs-scale")
+    rows = sorted(f["rows"], key=lambda r: (list(FORMS).index(r["form"]), r["nodes"]))
+    heads = ["real side", "nodes", "edges", "nodes in a batch: mean", "largest", "seconds a step", "first step"]
+    body = [
+        [
+            FORMS[r["form"]],
+            f"{r['nodes']:,}",
+            f"{r['edges']:,}",
+            *("" if r[key] is None else f"{r[key]:,.0f}" for key in ("mean_batch", "largest_batch")),
+            f"{r['seconds']:.2f}",
+            f"{r['first_seconds']:.1f}",
+            f"{r['data_mb']:,}",
+            f"{r['added_mb']:,.0f}",
+        ]
+        for r in rows
+    ]
+    note = (
+        f"CPU seconds, one thread; n = {', '.join(steps(rows))} steps after the first, medians. Memory: of the process "
+        "with the data before the first step, and what is added to that at most; what reading the data left free is "
+        f"used first and not counted. {f['features']} random features, {f['batch']} real nodes of each class, "
+        f"{f['synthetic']} synthetic nodes with a pairwise structure of width 256, GCN of width 256, inner 3. "
+        f"{f['host']['processor']}, PyTorch {f['host']['torch']}, a machine with other work on it. Made by "
+        "`benchmarks/scale_graphs.py`."
+    )
+    return f"{markdown([*heads, 'data, MB', 'added, MB'], body)}\n\n{note}"
+
+
+def steps(rows: list[dict[str, Any]]) -> list[str]:
+    """How many steps of each form were measured."""
+    return [
+        f"{r['steps']} ({FORMS[r['form']]})" for i, r in enumerate(rows) if not i or rows[i - 1]["form"] != r["form"]
+    ]
+
+
+def graph_sets() -> str:
+    """DosCond for whole graphs beside selections of them."""
+    if not (RESULTS / "graph-sets.json").exists():
+        return NOTHING
+    f = one("graph-sets")
+    heads = ["graphs a class", "trained on", "last pass, %", "pass chosen on validation, %", "CPU seconds a step"]
+    body = []
+    for r in f["rows"]:
+        seconds = f"{r['cpu_seconds_a_step']:.2f}" if "cpu_seconds_a_step" in r else ""
+        size = "all" if r["ipc"] is None else str(r["ipc"])
+        body.append([size, r["row"]["name"], score(r["row"]["last"]), score(r["row"]["chosen"]), seconds])
+    o = f["options"]
+    note = (
+        f"The digits as graphs of their pixels ({f['data']}), test accuracy; PooledGCN of 3 layers and width 128 for "
+        "condensing and testing, mean and standard deviation of n networks on one set (random: a new subset for each). "
+        f"DosCond: {o['steps']} steps, {o['batch_real']} real graphs a class, lr_structure {o['lr_structure']}, one "
+        f"run; tests of 500 passes, {o['full_epochs']} on all graphs, validation looked at every {o['check_every']} "
+        f"passes. {f['host']['processor']}, 1 thread, PyTorch {f['host']['torch']}. Made by `benchmarks/graph_sets.py`."
+    )
+    return f"{markdown(heads, body)}\n\n{note}"
+
+
+MAKERS = {"graphs-scale": scale, "graph-sets": graph_sets}
