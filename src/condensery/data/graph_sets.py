@@ -113,13 +113,11 @@ class GraphSet:
         return torch.arange(len(self.sizes), device=self.sizes.device).repeat_interleave(self.sizes)
 
     @cached_property
-    def starts(self) -> Tensor:
-        """The place of each graph's first node, int64 ``[g]``."""
-        return self.sizes.cumsum(0) - self.sizes
-
-    @cached_property
-    def _edge_counts(self) -> Tensor:
-        return torch.bincount(self.owner[self.edges[0]], minlength=len(self))
+    def _places(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """First node and nodes, first edge and edges of each graph, on the CPU, where batches are put together."""
+        sizes = self.sizes.cpu()
+        edges = torch.bincount(self.owner[self.edges[0]], minlength=len(self)).cpu()
+        return sizes.cumsum(0) - sizes, sizes, edges.cumsum(0) - edges, edges
 
     @cached_property
     def _members(self) -> tuple[Tensor, ...]:
@@ -148,20 +146,18 @@ class GraphSet:
         """Some of the graphs side by side, in the given order.
 
         Args:
-            index: int64 ``[k]``; a graph may be there more than once.
+            index: int64 ``[k]``, best on the CPU; a graph may be there more than once.
         """
-        index = index.to(self.device)
-        sizes = self.sizes[index]
-        owner = torch.arange(len(index), device=self.device).repeat_interleave(sizes)
-        starts = sizes.cumsum(0) - sizes
-        nodes = _ranges(self.starts[index], sizes)
-        counts = self._edge_counts[index]
-        first = self._edge_counts.cumsum(0)[index] - counts
-        chosen = _ranges(first, counts)
-        shift = (starts - self.starts[index]).repeat_interleave(counts)
+        index = index.cpu()
+        first_node, nodes, first_edge, edges = (part[index] for part in self._places)
+        shift = (nodes.cumsum(0) - nodes - first_node).repeat_interleave(edges)
+        owner = torch.arange(len(index)).repeat_interleave(nodes)
+        at, chosen = _ranges(first_node, nodes), _ranges(first_edge, edges)
+        moved = (t.to(self.device, non_blocking=True) for t in (at, chosen, shift, owner, nodes))
+        at, chosen, shift, owner, nodes = moved
         weights = None if self.weights is None else self.weights[chosen]
-        graph = Adjacency.sparse(self.edges[:, chosen] + shift, len(nodes), weights)
-        return GraphsInput(self.x[nodes], graph, owner, sizes)
+        graph = Adjacency.sparse(self.edges[:, chosen] + shift, len(at), weights)
+        return GraphsInput(self.x[at], graph, owner, nodes)
 
     def dense(self, index: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
         """Some of the graphs as matrices of equal size: what is missing is a node of zeros that nobody is joined to.

@@ -147,10 +147,10 @@ def fit_graphs(
     half = recipe.epochs // 2 * per_epoch
     optimizer = DroppedAdam(module.parameters(), lr=recipe.lr, drop_after=half or None)
     best: tuple[float, Tensor | None, int | None] = (-1.0, None, None)
-    whole = train.batch(train.train) if per_epoch == 1 else None
+    members, whole = train.train.cpu(), train.batch(train.train) if per_epoch == 1 else None
     for epoch in range(recipe.epochs):
         module.train()
-        order = train.train[torch.randperm(len(train.train), generator=generator).to(train.device)]
+        order = members[torch.randperm(len(members), generator=generator)]
         for index in order.split(recipe.batch):
             x, y = (train.batch(index), train.y[index]) if whole is None else (whole, train.train_y)
             optimizer.zero_grad(set_to_none=True)

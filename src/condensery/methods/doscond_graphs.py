@@ -148,20 +148,24 @@ class DosCondGraphs:
         """Real graphs of class c; built once where they are always the same."""
         if (c, dtype) in self._kept:
             return self._kept[c, dtype]
-        members = self.data.members(c)
+        members = self._members[c]
         if len(members) == 0:
             raise ValueError(
                 f"Class {self.data.classes[c]!r} has no training graph; leave it out of the synthetic set."
             )
         fixed = self.batch_real is None or len(members) <= self.batch_real
         if not fixed:
-            order = torch.randperm(len(members), generator=self.generator)[: self.batch_real]
-            members = members[order.to(members.device, non_blocking=True)]
+            members = members[torch.randperm(len(members), generator=self.generator)[: self.batch_real]]
         x = self.data.batch(members)
         x = x._replace(features=x.features.to(dtype))
         if fixed:
             self._kept[c, dtype] = x
         return x
+
+    @cached_property
+    def _members(self) -> list[Tensor]:
+        """Training graphs of each class, on the CPU, where batches are put together."""
+        return [self.data.members(c).cpu() for c in range(self.data.num_classes)]
 
     @cached_property
     def _kept(self) -> dict[tuple[int, torch.dtype], GraphsInput]:
