@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from condensery.adjacency import BlockAdjacency, GraphsInput
 from condensery.batch import Batch
 from condensery.data.graph_sets import GraphSet
-from condensery.synthetic import shifted
+from condensery.synthetic import SortedByClass, shifted
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -21,7 +21,7 @@ __all__ = ["Graphs"]
 _SURE = 5.0  # log odds of an edge that is there at the start, and minus them of one that is not; from the authors' code
 
 
-class Graphs(nn.Module):
+class Graphs(SortedByClass, nn.Module):
     """Synthetic graphs of equal size, sorted by class, whose edges are there or not.
 
     Each pair of nodes of a graph has log odds, the same in both directions: the mean of the two that are stored. In
@@ -46,7 +46,6 @@ class Graphs(nn.Module):
         [[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
     """
 
-    classes: Tensor
     density: Tensor
 
     def __init__(self, values: Tensor, logits: Tensor, classes: Tensor, *, density: float) -> None:
@@ -101,18 +100,6 @@ class Graphs(nn.Module):
     def excess(self) -> Tensor:
         """How much more probable edges are in the mean than in the real graphs; 0 where they are less."""
         return torch.relu(torch.sigmoid(self.logits).mean() - self.density)
-
-    def rows(self) -> dict[int, slice]:
-        """Where each class lies among the graphs, for the classes present."""
-        places, start = {}, 0
-        for c, count in self._counts.items():
-            places[c] = slice(start, start + count)
-            start += count
-        return places
-
-    def _count(self, *_: object) -> None:
-        counts: list[int] = torch.bincount(self.classes).tolist()
-        self._counts = {c: count for c, count in enumerate(counts) if count}
 
     def shifted(self, delta: Mapping[str, Tensor]) -> Batch:
         """The batch with parameters moved by `delta` (by parameter name), which stay as they are.

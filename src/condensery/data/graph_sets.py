@@ -13,7 +13,7 @@ from torch import Tensor
 from condensery.adjacency import Adjacency, GraphsInput
 from condensery.data.graph_checks import check_features, check_labels, check_split, check_tidy, tidy
 from condensery.data.graph_features import AsGiven, FeatureFit, FeatureMap
-from condensery.data.graph_splits import Split, stratified_split
+from condensery.data.graph_splits import Split, SplitData, stratified_split
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -22,7 +22,7 @@ __all__ = ["GraphSet", "digit_graphs", "graph_set", "graph_set_from_pyg"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GraphSet:
+class GraphSet(SplitData):
     """Many undirected graphs with node features, and a class for each graph, as tensors on one device.
 
     Build it with `graph_set` or a reader, which clean what can be cleaned.
@@ -82,31 +82,6 @@ class GraphSet:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    @property
-    def num_features(self) -> int:
-        """How many features a node has: d."""
-        return self.x.shape[1]
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes there are."""
-        return len(self.classes)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the graphs are."""
-        return self.x.device
-
-    @property
-    def split(self) -> Split:
-        """Training, validation and test graphs."""
-        return Split(self.train, self.validation, self.test)
-
-    @property
-    def train_y(self) -> Tensor:
-        """Labels of the training graphs, int64."""
-        return self.y[self.train]
-
     @cached_property
     def owner(self) -> Tensor:
         """The graph of each node, int64 ``[n]``."""
@@ -118,21 +93,6 @@ class GraphSet:
         sizes = self.sizes.cpu()
         edges = torch.bincount(self.owner[self.edges[0]], minlength=len(self)).cpu()
         return sizes.cumsum(0) - sizes, sizes, edges.cumsum(0) - edges, edges
-
-    @cached_property
-    def _members(self) -> tuple[Tensor, ...]:
-        order = self.train[self.train_y.argsort(stable=True)]
-        return torch.split(order, torch.bincount(self.train_y, minlength=self.num_classes).tolist())
-
-    def members(self, c: int) -> Tensor:
-        """Training graphs of class `c`, int64, in the order of `train`.
-
-        Raises:
-            ValueError: For an index that is no class.
-        """
-        if not 0 <= c < self.num_classes:
-            raise ValueError(f"Class {c} does not exist; choose one of 0 to {self.num_classes - 1}.")
-        return self._members[c]
 
     def to(self, device: torch.device | str) -> GraphSet:
         """The same on another device; itself where it is there already."""
