@@ -105,8 +105,8 @@ def test_lemma_5_gradients_matched_at_affinely_spanning_weights_are_matched_ever
 
 
 def test_lemma_5_as_stated_is_not_enough_weights_that_span_linearly_leave_another_optimum() -> None:
-    """Assumption 1 asks for weights whose linear span is everything. With D = delta delta^T and delta = W^-T 1, moments
-    G + D and h + delta have the real gradient at all d columns of W."""
+    """Assumption 1 asks for weights whose linear span is everything. With delta = W^-T 1, the moments G + delta delta^T
+    and h + delta have the real gradient at all d columns of W."""
     graph, x, y = real()
     theirs = Moments.of(gcn(graph) @ x, y)
     w = normal(D, D, seed=5)

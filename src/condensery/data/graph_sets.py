@@ -46,7 +46,7 @@ class GraphSet(SplitData):
 
     Example:
         >>> digit_graphs()
-        GraphSet(digit-graphs: 1,797 graphs of 20 to 44 nodes, 3 features, 10 classes, 1437/181/179 graphs)
+        GraphSet(digit-graphs: 1,797 graphs of 16 to 36 nodes, 3 features, 10 classes, 1438/180/179 graphs)
     """
 
     name: str
