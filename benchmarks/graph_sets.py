@@ -48,7 +48,8 @@ def condensed(net: cd.Net, data: GraphSet, ipc: int, options: argparse.Namespace
             print(f"ipc {ipc} step {step.number} loss {float(step.loss):.4f}", flush=True)
     seconds = (time.process_time() - start) / options.steps
     changed = float((graphs.discrete() != before).float().mean())
-    return graphs.to_set(data), {"steps": options.steps, "cpu_seconds_a_step": seconds, "edges_changed": changed}
+    made = {"steps": options.steps, "batch_real": options.batch_real, "lr_structure": options.lr_structure}
+    return graphs.to_set(data), {**made, "cpu_seconds_a_step": seconds, "edges_changed": changed}
 
 
 def main() -> None:
@@ -63,14 +64,18 @@ def main() -> None:
     )
     parser.add_argument("--check-every", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--add", action="store_true", help="add rows of DosCond alone to the output")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "graph-sets.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = digit_graphs()
     net = cd.Net(PooledGCN(features=data.num_features, classes=data.num_classes))
     recipe = GraphRecipe(check_every=options.check_every)
+    kept = {key: value for key, value in vars(options).items() if key not in ("output", "add")}
     long = GraphRecipe(epochs=options.full_epochs, batch=64, lr=3e-3)
-    facts: dict[str, Any] = {"host": host(), "data": repr(data), "options": {**vars(options), "output": ""}, "rows": []}
+    facts: dict[str, Any] = {"host": host(), "data": repr(data), "options": kept, "rows": []}
+    if options.add:
+        facts = json.loads(options.output.read_text())
 
     def report(ipc: int | None, name: str, train: Any, recipe: GraphRecipe, **more: Any) -> None:
         row = score_graphs(name, net, train, data, recipe, n=options.n, seed=options.seed).to_json()
@@ -78,11 +83,14 @@ def main() -> None:
         print(ipc, name, row["last"], flush=True)
         write_text(options.output, json.dumps(facts, indent=1) + "\n")
 
-    fitted = fit_graphs(net, data, long, generator(options.seed))
-    seen, y = graph_embeddings(net, fitted.last, data, data.train), data.train_y
     for ipc in options.ipc:
         made, cost = condensed(net, data, ipc, options)
         report(ipc, "DosCond", made, recipe, **cost)
+    if options.add:
+        return
+    fitted = fit_graphs(net, data, long, generator(options.seed))
+    seen, y = graph_embeddings(net, fitted.last, data, data.train), data.train_y
+    for ipc in options.ipc:
         drawn = [uniform(None, y, ipc, generator=generator(options.seed + i)) for i in range(options.n)]
         report(ipc, "random subset", [data.subset(data.train[index]) for index in drawn], recipe)
         report(ipc, "Herding", data.subset(data.train[herding(seen, y, ipc)]), recipe)
