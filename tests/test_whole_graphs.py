@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from condensery.adjacency import Adjacency, BlockAdjacency, Normalisation
+from condensery.adjacency import Adjacency, BlockAdjacency, NodeInput, Normalisation
 from condensery.data.graph_sets import GraphSet, graph_set
 from condensery.data.graph_splits import Split
 from condensery.data.graphs import graph_data
@@ -30,7 +30,7 @@ from condensery.methods.doscond import DosCond
 from condensery.methods.doscond_graphs import Annealing, DosCondGraphs, relative_squared_distance
 from condensery.net import Net
 from condensery.nets import build, describe
-from condensery.nets.graph import NodeMLP
+from condensery.nets.graph import GCN, NodeMLP
 from condensery.nets.layers import Activation
 from condensery.nets.pooled import POOLED, Pool, Pooled, PooledGCN, PooledMLP
 from condensery.optimizers import DroppedAdam
@@ -110,6 +110,10 @@ def test_pooling_is_the_mean_or_the_sum_of_the_nodes() -> None:
     x = data.batch(torch.tensor([4]))
     mean, total = (net(pool=pool).embed(theta, x) for pool in (Pool.MEAN, Pool.SUM))  # type: ignore[arg-type]
     torch.testing.assert_close(mean * x.sizes, total)
+    nodes = Net(GCN(features=3, classes=6, width=6, depth=2))
+    trunk = theta[: nodes.size]
+    by_hand = torch.relu(nodes(trunk, NodeInput(x.features, x.graph))).sum(0)  # type: ignore[arg-type]
+    torch.testing.assert_close(total[0], by_hand)
 
 
 @pytest.mark.parametrize("kind", POOLED.values())
