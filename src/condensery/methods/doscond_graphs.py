@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +15,11 @@ from condensery.adjacency import GraphsInput
 from condensery.data.graph_sets import GraphSet
 from condensery.graphs import Graphs
 from condensery.loop import with_gradient
+from condensery.methods.gcond import Distance
 from condensery.net import Net
 from condensery.optimizers import DroppedAdam
 
 __all__ = ["Annealing", "DosCondGraphs", "relative_squared_distance"]
-
-Distance: TypeAlias = Callable[[Net, Tensor, Tensor], Tensor]
 
 
 def relative_squared_distance(net: Net, a: Tensor, b: Tensor) -> Tensor:
