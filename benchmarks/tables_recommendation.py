@@ -18,7 +18,8 @@ LOG_METHODS = {
     "svp-user": "SVP, hardest users",
     "proxy-best": "the proxy's best unseen items alone",
     "proxy-recorded": "the proxy's best recorded rows",
-    "proxy-half": "the proxy's best, half recorded, half unseen",
+    "proxy-quarter": "the proxy's best, a quarter of it unseen",
+    "proxy-half": "the proxy's best, half of it unseen",
     "even": "DConRec's pool, drawn evenly",
     "doscond": "DosCond",
     "dconrec-paper": "DConRec, paper's form",
@@ -43,7 +44,7 @@ PUBLISHED_RECALL: dict[tuple[str, str], tuple[float, float]] = {
 }
 STARTS = {
     "best": "starting from the proxy's best unseen items",
-    "half": "starting from the proxy's best, recorded and unseen",
+    "proxy": "starting from the proxy's best",
 }
 LEFT_OUT = {"pseudo": "pseudo data", "tail": "compensation"}
 

@@ -239,7 +239,7 @@ class ProxyBestOptions:
         unseen: Share of the budget for items that a user does not have.
     """
 
-    unseen: float = 0.5
+    unseen: float = 0.25
 
     def __post_init__(self) -> None:
         if not 0 <= self.unseen <= 1:
