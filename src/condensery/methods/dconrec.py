@@ -179,8 +179,8 @@ def proxy_best(train: Log, proxy: Recommender, budget: int, *, generator: torch.
         proxy: Gives the scores.
         budget: How many rows, between 0 and n.
         generator: A CPU generator: it orders users who are equals.
-        unseen: Share of the budget for items that users do not have; less where they have nearly all. It suits sparse logs
-            best; where users have many rows, 0 may be better: let validation say.
+        unseen: Share of the budget for items that users do not have; less where they have nearly all. It suits sparse
+            logs; where users have many rows, 0 may be better: let validation say.
 
     Returns:
         A log of `budget` rows with the same ids, the recorded ones first.
