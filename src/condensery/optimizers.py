@@ -181,9 +181,7 @@ class AdamSgd(_Moments):
         (tensor([-0.2000]), tensor([-0.5000]))
     """
 
-    def __init__(
-        self, params: Iterable[Any], *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
-    ) -> None:
+    def __init__(self, params: Iterable[Any], *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
         super().__init__(params, lr=1e-3, betas=betas, eps=eps, weight_decay=0.0)
 
     def _move(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> None:

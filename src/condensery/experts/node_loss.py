@@ -1,4 +1,4 @@
-"""The gradient that experts on graphs descend: the training nodes' loss, with everything that never changes made once."""
+"""The gradient that experts on graphs descend: the training nodes' loss, what never changes made once."""
 
 from __future__ import annotations
 

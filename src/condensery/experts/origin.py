@@ -50,7 +50,9 @@ def origin_of(net: Net, data: Labelled, recording: Recording, *, name: str = "")
     return json.loads(json.dumps(origin))  # as a file would give it back: tuples become lists
 
 
-def origin_of_nodes(net: Net, data: GraphData, recording: NodeRecording, labels: Tensor | None = None) -> dict[str, Any]:
+def origin_of_nodes(
+    net: Net, data: GraphData, recording: NodeRecording, labels: Tensor | None = None
+) -> dict[str, Any]:
     """The same for an expert on a graph.
 
     Args:
@@ -76,9 +78,7 @@ def origin_of_nodes(net: Net, data: GraphData, recording: NodeRecording, labels:
     return json.loads(json.dumps(origin))
 
 
-def check_origin(
-    what: str, origin: Mapping[str, Any], net: Net, data: Labelled | GraphData, *, name: str = ""
-) -> None:
+def check_origin(what: str, origin: Mapping[str, Any], net: Net, data: Labelled | GraphData, *, name: str = "") -> None:
     """Refuse data, preprocessing or a network other than an origin's; where the origin is silent, nothing is refused.
 
     Args:
@@ -123,7 +123,7 @@ def _given(net: Net, data: Labelled | GraphData, name: str) -> dict[str, Any]:
 
 
 def _digest_graph(data: GraphData) -> str:
-    """Of what training sees but the features, which may have been scaled by fitted numbers and are compared by those."""
+    """Of what training sees but the features, which fitted numbers may have scaled: those are sketched."""
     view = data.training_view()
     weights = [] if view.weights is None else [view.weights]
     return _digest_of([view.edges, *weights, view.train, view.train_y])

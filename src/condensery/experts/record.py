@@ -356,6 +356,11 @@ def _ready(data: Labelled) -> Labelled:
 
 
 def check_finite(theta: Tensor, index: int, epoch: int) -> None:
+    """Stop where an expert's parameters ``[p]`` are not finite numbers.
+
+    Raises:
+        NotFinite: Naming the expert and the epoch.
+    """
     if not bool(torch.isfinite(theta).all()):
         raise NotFinite(
             f"Not finite: expert {index} in epoch {epoch}; lower the learning rate. Experts that are done are kept."

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from condensery.adjacency import NodeInput
 from condensery.graph import Graph
 from condensery.methods import sfgc
 from condensery.methods.sfgc import SFGC
@@ -58,7 +57,9 @@ class GEOM(SFGC):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.expansion_steps < 0 or self.beta < 0:
-            raise ValueError(f"expansion_steps is {self.expansion_steps} and beta {self.beta}; give at least 0 of both.")
+            raise ValueError(
+                f"expansion_steps is {self.expansion_steps} and beta {self.beta}; give at least 0 of both."
+            )
         if self.first_max_start is not None and not self.min_start < self.first_max_start <= self.max_start:
             raise ValueError(
                 f"first_max_start is {self.first_max_start}; give one above min_start ({self.min_start}) and at most "
@@ -90,7 +91,7 @@ class GEOM(SFGC):
     def _ignorance(self, synthetic: Graph) -> Tensor:
         """KL(labels | expert(nodes)), the mean over the nodes; the cross entropy for hard labels."""
         x, y = synthetic()
-        logits = self.net(self.experts.last(self._expert).to(x.features), x)  # type: ignore[arg-type]
+        logits = self.net(self.experts.last(self._expert).to(x.features), x)
         if not y.is_floating_point():
             return F.cross_entropy(logits, y)
         y = y.clamp_min(torch.finfo(y.dtype).tiny)  # the logarithm of a label that rounds to 0 has no derivative

@@ -28,7 +28,7 @@ def graph_tangent_kernel(a: NodeInput, b: NodeInput, *, blocks: int = 2, layers:
     the sum over the nodes of a graph. Each of `blocks` averages over a node and its neighbours, ``P = D^-1 (A + I)``,
     and has `layers` of a ReLU network:
 
-        Sigma, Theta <- P Sigma P'^T, P Theta P'^T;    Sigma <- kappa_1(Sigma),    Theta <- Theta kappa_0(Sigma) + Sigma,
+        Sigma, Theta <- P Sigma P'^T, P Theta P'^T;    Theta, Sigma <- Theta kappa_0(Sigma) + kappa_1(Sigma), kappa_1(Sigma)
 
     with kappa_1 and kappa_0 the arc-cosine kernels of degree 1 and 0 that keep the diagonal, from Sigma = Theta =
     X X'^T. Where neither graph has edges it is the tangent kernel of a perceptron of ``blocks * layers`` hidden layers

@@ -40,7 +40,7 @@ def train_nodes(net: Net, x: NodeInput, y: Tensor, start: Tensor, lr: Tensor, *,
         return _train_in_span(net, x.features, y, start, lr, steps)
 
     def loss(i: int, theta: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(net(theta, NodeInput(features, x.graph)), labels)
+        return F.cross_entropy(net(theta, NodeInput(features, x.graph)), labels)  # type: ignore[arg-type]
 
     return unroll_light(loss, start, [x.features, y], lr, steps=steps)
 
@@ -86,11 +86,11 @@ class InSpan:
     def fits(net: Net, x: NodeInput) -> bool:
         """Whether the network is such a one on such nodes, and the coordinates are the fewer."""
         module, edges = net.module, x.graph.edges
-        if type(module) not in (GCN, NodeMLP) or edges is None or edges.shape[1]:
+        if not isinstance(module, GCN | NodeMLP) or edges is None or edges.shape[1]:
             return False
         config = module.config
         plain = config["depth"] == 2 and config["activation"] == Activation.RELU.value
-        return plain and config.get("normalise", True) and len(x.features) < config["features"]
+        return bool(plain and config.get("normalise", True) and len(x.features) < config["features"])
 
     def __call__(self, i: int, theta: Tensor, *data: Tensor) -> Tensor:
         """Refused: what these coordinates descend is no function of them.
