@@ -49,7 +49,7 @@ class Pace(StrEnum):
 
 @dataclass(frozen=True)
 class Curriculum:
-    """Easy training nodes first (GEOM: Zhang et al., ICML 2024, https://arxiv.org/abs/2402.05011, section 3.2).
+    """Easy training nodes first (GEOM: Zhang et al., ICML 2024, https://arxiv.org/abs/2402.05011).
 
     Nodes are ordered by `node_difficulty`; step t sees the first ones of them, a share that grows to all at step T.
 
@@ -127,7 +127,7 @@ class NodeRecording:
 def node_difficulty(graph: Adjacency, labels: Tensor) -> Tensor:
     """How mixed the labels around each node are: the entropy of the classes of the node and its neighbours, ``[n]``.
 
-    GEOM, eq. 4 and 5. Weights of edges do not count.
+    GEOM's measure of homophily. Weights of edges do not count.
 
     Args:
         graph: Sparse, without self-loops.

@@ -24,12 +24,12 @@ __all__ = ["GEOM", "start"]
 
 @dataclass
 class GEOM(SFGC):
-    """Lossless graph condensation (Zhang et al., ICML 2024, https://arxiv.org/abs/2402.05011), algorithm 1.
+    """Lossless graph condensation (Zhang et al., ICML 2024, https://arxiv.org/abs/2402.05011).
 
     `SFGC` with four changes. The experts see easy nodes first (`Curriculum` of `record_nodes`). Starts come from a
-    window whose upper end grows from `first_max_start` to `max_start` over the first `expansion_steps` steps
-    (section 3.3). Labels are learned, from an expert's outputs on (see `start`). And the set should agree with what an
-    expert knows at the end of its training (section 3.4):
+    window whose upper end grows from `first_max_start` to `max_start` over the first `expansion_steps` steps (expanding
+    window matching). Labels are learned, from an expert's outputs on (see `start`). And the set should agree with what
+    an expert knows at the end of its training (knowledge embedding extraction):
 
         loss = SFGC's + beta KL(labels | expert(nodes)),
 

@@ -28,7 +28,8 @@ def graph_tangent_kernel(a: NodeInput, b: NodeInput, *, blocks: int = 2, layers:
     the sum over the nodes of a graph. Each of `blocks` averages over a node and its neighbours, ``P = D^-1 (A + I)``,
     and has `layers` of a ReLU network:
 
-        Sigma, Theta <- P Sigma P'^T, P Theta P'^T;    Theta, Sigma <- Theta kappa_0(Sigma) + kappa_1(Sigma), kappa_1(Sigma)
+        Sigma, Theta <- P Sigma P'^T, P Theta P'^T,
+        Sigma, Theta <- kappa_1(Sigma), Theta kappa_0(Sigma) + kappa_1(Sigma),
 
     with kappa_1 and kappa_0 the arc-cosine kernels of degree 1 and 0 that keep the diagonal, from Sigma = Theta =
     X X'^T. Where neither graph has edges it is the tangent kernel of a perceptron of ``blocks * layers`` hidden layers
@@ -54,11 +55,11 @@ def graph_tangent_kernel(a: NodeInput, b: NodeInput, *, blocks: int = 2, layers:
 
 @dataclass(frozen=True, eq=False)
 class GraphTangentScore:
-    """How well kernel ridge regression on synthetic nodes predicts real validation nodes (SFGC, section 3.3).
+    """How well kernel ridge regression on synthetic nodes predicts real validation nodes (SFGC's graph neural feature score).
 
     With the `graph_tangent_kernel` K, synthetic nodes S and validation nodes V,
 
-        score = 1/2 mean (Y_V - K_VS (K_SS + lambda tr(K_SS) / n' I)^-1 Y_S)^2,        (eq. 8)
+        score = 1/2 mean (Y_V - K_VS (K_SS + lambda tr(K_SS) / n' I)^-1 Y_S)^2,
 
     where the rows of Y are one-hot less 1 / C. It is a `Choice` of SFGC and trains nothing, but it does use the labels
     of validation nodes: what it chooses is chosen on them.

@@ -31,13 +31,13 @@ Choice: TypeAlias = Callable[[Graph], float]
 
 @dataclass
 class SFGC:
-    """Structure-free graph condensation (Zheng et al., NeurIPS 2023, https://arxiv.org/abs/2306.02664), algorithm 1.
+    """Structure-free graph condensation (Zheng et al., NeurIPS 2023, https://arxiv.org/abs/2306.02664).
 
     `MTT` on nodes: a network starts where an expert was at a point t of its training on the real graph and takes N
     full-batch steps on the synthetic nodes, which have no edges, with a learned step size. With theta* the expert's
     parameters,
 
-        loss = |theta_N - theta*_{t+M}|^2 / |theta*_t - theta*_{t+M}|^2,        (eq. 5)
+        loss = |theta_N - theta*_{t+M}|^2 / |theta*_t - theta*_{t+M}|^2       (training trajectory meta-matching),
 
     differentiated exactly through the N steps, in the span of the nodes' features where that is possible
     (`node_training.InSpan`). Epochs are counted in the points of the trajectories: those of `NodeRecording` lie 10
@@ -172,7 +172,7 @@ def start(
     generator: Generator,
     **options: Any,
 ) -> Graph:
-    """Features of real training nodes from which no other of their class is far (section 3.2 and the authors' code).
+    """Features of real training nodes from which no other of their class is far (the authors' start).
 
     Distances are those of the last hidden layer of the first expert on the real graph.
 
