@@ -3,8 +3,8 @@
     python benchmarks/peer_sfgc.py --checkout SFGC --nodes 70 --steps 50
     python benchmarks/peer_sfgc.py --ours --nodes 70 --steps 50
 
-Prints one JSON line. An iteration is one outer iteration on Cora's shape: `--steps` steps of a GCN of 2 layers and width
-256 on `--nodes` condensed nodes, the gradient in their features and the step size, and the two optimizers' steps.
+Prints one JSON line. An iteration is one outer iteration on Cora's shape: `--steps` steps of a GCN (2 layers, width 256)
+on `--nodes` condensed nodes, the gradient in their features and the step size, and the two optimizers' steps.
 Nothing is fetched, no file of the checkout is changed, and the files that run must be those of the commit named below
 (Amanda-Zheng/SFGC). What they need is supplied at run time: deeprobust, torch_sparse and their own `utils` are stood in
 for by the few functions that the loop calls; features are random, experts random parameters near a fresh network's, in
@@ -129,7 +129,17 @@ def settings_of(options: argparse.Namespace, folder: str) -> dict[str, Any]:
     ways = {"rand_start": 1, "interval_buffer": 1, "start_epoch": 0, "expert_epochs": 100, "load_all": False}
     rest = {"max_files": None, "max_experts": None, "eval_type": "S", "eval_model": "GCN", "eval_interval": 10**9}
     share = {"dataset": "cora", "reduction_rate": options.nodes / TRAIN, "optimizer_lr": "SGD", "seed_student": 0}
-    return {**model, **rates, **files, **ways, **rest, **share, "syn_steps": options.steps, "ITER": 900, "log_dir": folder}
+    return {
+        **model,
+        **rates,
+        **files,
+        **ways,
+        **rest,
+        **share,
+        "syn_steps": options.steps,
+        "ITER": 900,
+        "log_dir": folder,
+    }
 
 
 def their_data() -> Any:
