@@ -92,6 +92,10 @@ class NodeRecipe:
         """The same recipe with another base learning rate, for instance a learned step size."""
         return replace(self, optimizer=replace(self.optimizer, lr=lr))
 
+    def with_steps(self, steps: int) -> NodeRecipe:
+        """The same recipe of another length."""
+        return replace(self, steps=steps)
+
     def looks(self, step: int) -> bool:
         """Whether the validation nodes are looked at after `step`, counted from 0."""
         return (step + 1) % self.check_every == 0 or step + 1 == self.steps

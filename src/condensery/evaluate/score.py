@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -94,6 +94,35 @@ class Scores:
         """Plain data."""
         rows = [{**row.to_json(), "recovery": self.recovery(row)} for row in self.rows]
         return {"dataset": self.dataset, "rows": rows}
+
+
+def merged(rows: Sequence[Row]) -> Row:
+    """Rows of the same set and network with different trials as one.
+
+    Sizes are those of the first row, lists one after the other, and the mean where a number varies.
+
+    Args:
+        rows: At least one; all or none have chosen scores.
+    """
+    first, trials = rows[0], sum(row.last.n for row in rows)
+    chosen = [row.chosen for row in rows if row.chosen is not None]
+    size = {key: _together([row.size[key] for row in rows]) for key in first.size}
+    return replace(
+        first,
+        last=Score(tuple(v for row in rows for v in row.last.values)),
+        chosen=Score(tuple(v for score in chosen for v in score.values)) if len(chosen) == len(rows) else None,
+        size=size,
+        seconds=sum(row.seconds for row in rows),
+        images_per_second=sum(row.last.n * row.images_per_second for row in rows) / trials,
+    )
+
+
+def _together(values: list[Any]) -> Any:
+    if isinstance(values[0], list):
+        return [item for value in values for item in value]
+    if isinstance(values[0], str) or all(value == values[0] for value in values):
+        return values[0]
+    return sum(values) / len(values)
 
 
 FULL = "full data"

@@ -538,13 +538,7 @@ class _Draft:
 
     def _fill_defaults(self) -> None:
         """Write down what no rule names: the class's own defaults."""
-        for f in dataclasses.fields(_options_class(self.method)):
-            if f.name not in self.option_kinds or f.name in self.options:
-                continue
-            if f.default is not dataclasses.MISSING:
-                self.options[f.name] = values.word_of(f.default, self.option_kinds[f.name])
-            elif f.default_factory is not dataclasses.MISSING:
-                self.options[f.name] = values.word_of(f.default_factory(), self.option_kinds[f.name])
+        self.options = {**values.field_defaults(_options_class(self.method), self.option_kinds), **self.options}
 
     def _fill_loops(self, mean: int) -> None:
         """Write down the loops of gradient matching that the number of images per class decides."""

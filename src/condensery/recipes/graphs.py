@@ -6,7 +6,6 @@ condensed with one network and tested with another, so there are two.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
@@ -40,6 +39,7 @@ class Reading:
         node_column: Of a table of nodes: the column with their names in the table of edges.
         label_column: Of a table of nodes: the column with the classes.
         split_column: Of a table of nodes: the column that says ``train``, ``validation`` or ``test``, if there is one.
+        scheme: Of an OGB folder: which of its splits; ``auto`` is the only one.
     """
 
     features: FeatureName = "auto"
@@ -48,6 +48,7 @@ class Reading:
     node_column: str = "id"
     label_column: str = "label"
     split_column: str = "split"
+    scheme: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -363,13 +364,7 @@ def _options_with_defaults(entry: catalog.Method | catalog.Coreset, given: Mappi
     """The options, with the class's or function's own defaults where no rule names them."""
     kinds = _option_kinds(entry)
     if isinstance(entry, catalog.Method):
-        defaults = {
-            f.name: f.default_factory() if f.default is dataclasses.MISSING else f.default
-            for f in dataclasses.fields(entry.load())
-            if f.name in kinds
-            and (f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING)
-        }
-        return {**{name: values.word_of(value, kinds[name]) for name, value in defaults.items()}, **given}
+        return {**values.field_defaults(entry.load(), kinds), **given}
     seen = asdict(NodeSelection()) if "embedding" in kinds else {}
     whole = {**seen, **{k: v for k, v in values.defaults_of(entry.load()).items() if k in kinds}, **given}
     NodeSelection(**{k: v for k, v in whole.items() if k in seen})  # for its checks

@@ -6,7 +6,6 @@ sections differ, because a log has no classes and no network to match.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
@@ -420,8 +419,8 @@ def _plan(
     if "run" in chosen:
         more["run"] = LogStart(**chosen["run"])  # type: ignore[arg-type]
         setting = import_module("condensery.methods.dconrec").Setting
-        defaults = {f.name: values.plain(f.default) for f in dataclasses.fields(setting)}
-        more["pool"] = {**defaults, **chosen["pool"]}
+        kinds = values.fields_of(setting)
+        more["pool"] = {**values.field_defaults(setting, kinds), **chosen["pool"]}
         setting(**{k: v for k, v in more["pool"].items() if not isinstance(v, str)})  # for its checks
     for section in ("inner", "proxy"):
         if section in chosen:
@@ -439,8 +438,7 @@ def _options_with_defaults(method: str, given: Mapping[str, Value]) -> dict[str,
     """The options, with the class's own defaults where no rule names them."""
     cls = _OPTIONS.get(method) or catalog.LOG_METHODS[method].load()
     kinds = values.fields_of(cls, without=("train", "generator"))
-    found = {f.name: values.plain(f.default) for f in dataclasses.fields(cls) if f.name in kinds}
-    whole = {**found, **given}
+    whole = {**values.field_defaults(cls, kinds), **given}
     if method in _OPTIONS:
         cls(**whole)  # for its checks
     return whole

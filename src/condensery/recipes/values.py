@@ -290,6 +290,24 @@ def _at(home: str) -> Any:
     return attrgetter(name)(import_module(module))
 
 
+def field_defaults(cls: type, kinds: Mapping[str, str]) -> dict[str, Value]:
+    """The defaults of a dataclass's settings as text gives them; fields without one are left out.
+
+    Args:
+        cls: The dataclass.
+        kinds: The kinds of those settings.
+    """
+    found: dict[str, Value] = {}
+    for f in dataclasses.fields(cls):
+        if f.name not in kinds:
+            continue
+        if f.default is not dataclasses.MISSING:
+            found[f.name] = word_of(f.default, kinds[f.name])
+        elif f.default_factory is not dataclasses.MISSING:
+            found[f.name] = word_of(f.default_factory(), kinds[f.name])
+    return found
+
+
 def said(value: Value) -> str:
     """A value as one would type it.
 
