@@ -9,9 +9,10 @@
 
 The test is the literature's: a GCN of 2 layers and width 256, 600 steps of Adam; both the accuracy of the last step and
 that of the step chosen on the real validation nodes are kept, as mean and deviation over networks on one graph (random:
-a new subset for each). SFGC and GEOM are also tested as their authors do, and SFGC without its choice of a set. What
-has a result file is not run again. Data: $CONDENSERY_DATA, Cora with Planetoid's split and Amazon-Photo with 20 training
-nodes a class, 500 for validation, 1,000 for testing, drawn with seed 0; features divided by their sum. Writes one JSON file a run to benchmarks/results/graphs/.
+a new subset for each). SFGC and GEOM are also tested as their authors do, and SFGC without its choice of a set.
+What has a result file is not run again. Data: $CONDENSERY_DATA, Cora with Planetoid's split and Amazon-Photo with 20
+training nodes a class, 500 for validation, 1,000 for testing, drawn with seed 0; features divided by their sum. Writes
+one JSON file a run to benchmarks/results/graphs/.
 """
 
 from __future__ import annotations

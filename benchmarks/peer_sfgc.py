@@ -3,7 +3,7 @@
     python benchmarks/peer_sfgc.py --checkout SFGC --nodes 70 --steps 50
     python benchmarks/peer_sfgc.py --ours --nodes 70 --steps 50
 
-Prints one JSON line. An iteration is one outer iteration on Cora's shape: `--steps` steps of a GCN (2 layers, width 256)
+Prints one JSON line. An iteration is an outer iteration on Cora's shape: `--steps` steps of a GCN (2 layers, width 256)
 on `--nodes` condensed nodes, the gradient in their features and the step size, and the two optimizers' steps.
 Nothing is fetched, no file of the checkout is changed, and the files that run must be those of the commit named below
 (Amanda-Zheng/SFGC). What they need is supplied at run time: deeprobust, torch_sparse and their own `utils` are stood in

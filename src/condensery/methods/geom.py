@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from condensery.data.graphs import GraphData
     from condensery.experts import Segment, Trajectories
 
-__all__ = ["GEOM", "start"]
+__all__ = ["GEOM", "start", "with_soft_labels"]
 
 
 @dataclass
@@ -47,7 +47,7 @@ class GEOM(SFGC):
     expert_epochs: int = 150
     max_start: int = 20
     start_every: int = 1
-    first_max_start: int | None = 5
+    first_max_start: float | None = 5.0
     expansion_steps: int = 150
     beta: float = 0.01
     lr_labels: float = 5e-5
@@ -112,10 +112,7 @@ def start(
     generator: Generator,
     **options: Any,
 ) -> Graph:
-    """`sfgc.start` with labels to be learned, which start from an expert's outputs on the nodes without edges.
-
-    The labels are the log-probabilities of the first expert's last parameters. Where the expert is wrong about a node,
-    its class gets the largest of them too, as in the authors' code.
+    """`sfgc.start`, then `with_soft_labels`.
 
     Args:
         net: The experts' architecture.
@@ -128,10 +125,31 @@ def start(
     Raises:
         ValueError: If a class has fewer training nodes than asked.
     """
-    nodes = sfgc.start(net, experts, data, per_class, generator, **options)
-    with torch.no_grad():
-        x, classes = nodes().x, nodes.classes[:, None]
-        logits = net(experts.last(0).to(x.features), x).log_softmax(1)
-        logits = logits.scatter(1, classes, logits.amax(1, keepdim=True))
-    settings = {"labels": logits, "learn_labels": True, "logits": True, "step_size": 0.5, **options}
-    return Graph(nodes.values, nodes.classes, **settings)
+    return with_soft_labels(net, experts, sfgc.start(net, experts, data, per_class, generator, **options))
+
+
+@torch.no_grad()
+def with_soft_labels(net: Net, experts: Trajectories, nodes: Graph) -> Graph:
+    """The same nodes with labels to be learned, which start from an expert's outputs on them.
+
+    The labels are the log-probabilities of the first expert's last parameters. Where the expert is wrong about a node,
+    its class gets the largest of them too, as in the authors' code.
+
+    Args:
+        net: The experts' architecture.
+        experts: Their trajectories.
+        nodes: Nodes without edges.
+    """
+    x, classes = nodes().x, nodes.classes[:, None]
+    logits = net(experts.last(0).to(x.features), x).log_softmax(1)
+    logits = logits.scatter(1, classes, logits.amax(1, keepdim=True))
+    return Graph(
+        nodes.values,
+        nodes.classes,
+        labels=logits,
+        learn_labels=True,
+        logits=True,
+        step_size=None if nodes.step_size is None else float(nodes.step_size),
+        step_floor=nodes.step_floor,
+        bound=nodes.bound,
+    )

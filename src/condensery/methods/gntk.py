@@ -55,7 +55,7 @@ def graph_tangent_kernel(a: NodeInput, b: NodeInput, *, blocks: int = 2, layers:
 
 @dataclass(frozen=True, eq=False)
 class GraphTangentScore:
-    """How well kernel ridge regression on synthetic nodes predicts real validation nodes (SFGC's graph neural feature score).
+    """SFGC's graph neural feature score: how well kernel ridge regression on the set predicts real validation nodes.
 
     With the `graph_tangent_kernel` K, synthetic nodes S and validation nodes V,
 
