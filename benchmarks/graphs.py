@@ -340,7 +340,7 @@ def told(store: experts.Store) -> dict[str, Any]:
 def own_rows(options: argparse.Namespace, data: GraphData, plan: Plan) -> dict[str, Any]:
     """SFGC and GEOM by the test of their authors: of the result, and of the last set where another was chosen."""
     lr, decay = OWN_TEST.get(options.nodes, OWN_TEST[70])
-    recipe = NodeRecipe(optimizer=Adam(lr=lr, weight_decay=decay), schedule=Constant())
+    recipe = NodeRecipe(optimizer=Adam(lr=lr, weight_decay=decay), schedule=Constant(), check_every=5)
     found: dict[str, Any] = {"evaluation": to_config(recipe)}
     sets = {"row": result(plan.graph, plan.objective), "last_set": plan.graph}
     for name, graph in sets.items():

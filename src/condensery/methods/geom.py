@@ -97,11 +97,8 @@ class GEOM(SFGC):
         y = y.clamp_min(torch.finfo(y.dtype).tiny)  # the logarithm of a label that rounds to 0 has no derivative
         return F.kl_div(logits.log_softmax(1), y, reduction="batchmean")
 
-    def _groups(self, synthetic: Graph) -> list[dict[str, Any]]:
-        groups = super()._groups(synthetic)
-        if isinstance(synthetic.labels, torch.nn.Parameter):
-            groups.append({"params": [synthetic.labels], "lr": self.lr_labels, "momentum": self.momentum_labels})
-        return groups
+    def _rates(self) -> dict[str, dict[str, float]]:
+        return {**super()._rates(), "labels": {"lr": self.lr_labels, "momentum": self.momentum_labels}}
 
 
 def start(

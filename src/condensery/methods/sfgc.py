@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from condensery.adjacency import NodeInput
 from condensery.coresets.graphs import k_center
@@ -102,9 +102,10 @@ class SFGC:
         self.figures = {"step_size": lr.detach().clone()}
         return distance(last, segment)
 
-    def optimizer(self, synthetic: Graph) -> torch.optim.Optimizer:
-        """Adam on the features, SGD with momentum on the step size."""
-        return AdamSgd(self._groups(synthetic))
+    def optimizer(self, synthetic: nn.Module) -> torch.optim.Optimizer:
+        """Adam on the features, SGD with momentum on the rest."""
+        named, rates = dict(synthetic.named_parameters()), self._rates()
+        return AdamSgd([{"params": [named[name]], **rate} for name, rate in rates.items() if name in named])
 
     def result(self, synthetic: Graph) -> Graph:
         """The best set on the way by the choice, the last one included; without a choice the set itself."""
@@ -123,13 +124,10 @@ class SFGC:
         """Restore what `state_dict` gave."""
         self._done, self._best = state["done"], state["best"]
 
-    def _groups(self, synthetic: Graph) -> list[dict[str, Any]]:
-        """What is learned, and how."""
-        groups: list[dict[str, Any]] = [{"params": [synthetic.values], "lr": self.lr_features}]
-        if synthetic.step_size is not None:
-            slow = {"lr": self.lr_step_size, "momentum": self.momentum_step_size}
-            groups.append({"params": [synthetic.step_size], **slow})
-        return groups
+    def _rates(self) -> dict[str, dict[str, float]]:
+        """How fast each parameter of the set moves, by its name; those with a momentum move by SGD."""
+        slow = {"lr": self.lr_step_size, "momentum": self.momentum_step_size}
+        return {"values": {"lr": self.lr_features}, "step_size": slow}
 
     def _segment(self) -> Segment:
         """The stretch of an expert's trajectory to match in this step."""
