@@ -892,6 +892,26 @@ class Domain:
     data: Mapping[str, Any]
     usual: str
 
+    @property
+    def names(self) -> list[str]:
+        """Of all methods and coresets."""
+        return [*self.methods, *self.coresets]
+
+    def has(self, name: str) -> bool:
+        """Whether there is a method or coreset of that name, whatever its case."""
+        return name.lower() in self.names
+
+    def entry(self, name: str) -> Method | Coreset:
+        """A method or coreset.
+
+        Raises:
+            ValueError: Naming the ones there are.
+        """
+        entries: dict[str, Method | Coreset] = {**self.methods, **self.coresets}
+        return find(entries, name, "method" if self.kind is Kind.IMAGES else f"method for {_SHORT[self.kind]}")
+
+
+_SHORT = {Kind.LOG: "logs", Kind.GRAPH: "graphs"}
 
 DOMAINS: dict[Kind, Domain] = {
     domain.kind: domain
@@ -1048,8 +1068,7 @@ def method_or_coreset(name: str) -> Method | Coreset:
     Raises:
         ValueError: Naming the ones there are.
     """
-    entries: dict[str, Method | Coreset] = {**METHODS, **CORESETS}
-    return find(entries, name, "method")
+    return DOMAINS[Kind.IMAGES].entry(name)
 
 
 def log_entry(name: str) -> Method | Coreset:
@@ -1058,8 +1077,7 @@ def log_entry(name: str) -> Method | Coreset:
     Raises:
         ValueError: Naming the ones there are.
     """
-    entries: dict[str, Method | Coreset] = {**LOG_METHODS, **LOG_CORESETS}
-    return find(entries, name, "method for logs")
+    return DOMAINS[Kind.LOG].entry(name)
 
 
 def graph_entry(name: str) -> Method | Coreset:
@@ -1068,8 +1086,7 @@ def graph_entry(name: str) -> Method | Coreset:
     Raises:
         ValueError: Naming the ones there are.
     """
-    entries: dict[str, Method | Coreset] = {**GRAPH_METHODS, **GRAPH_CORESETS}
-    return find(entries, name, "method for graphs")
+    return DOMAINS[Kind.GRAPH].entry(name)
 
 
 def network_name(name: str) -> str:

@@ -337,12 +337,14 @@ class Graph(nn.Module):
     @torch.no_grad()
     def frozen(self) -> Graph:
         """A copy whose edges are those of now and are not learned any more."""
-        adjacency = self.adjacency(self.values)
-        none = adjacency.edges is not None and adjacency.edges.shape[1] == 0
+        graph = self.adjacency(self.values)
+        if graph.matrix is not None:
+            graph = Adjacency.dense_matrix(_symmetric(graph.matrix))
+        none = graph.edges is not None and graph.edges.shape[1] == 0
         return Graph(
             self.values,
             self.classes,
-            adjacency=None if none else FixedAdjacency(adjacency),
+            adjacency=None if none else FixedAdjacency(graph),
             labels=self.labels,
             learn_labels=self.kind_of_labels == "learned",
             logits=self.logits,
@@ -457,9 +459,14 @@ def _kept(graph: Adjacency, threshold: float) -> tuple[Tensor, Tensor | None]:
         edges, weights = graph.edges[:, kept], weights[kept].float()
         order = (edges[0] * graph.n + edges[1]).argsort()
         return edges[:, order], None if graph.weights is None else weights[order]
-    matrix = graph.dense()
+    matrix = _symmetric(graph.dense())
     chosen = (matrix >= threshold) & (matrix > 0) & ~torch.eye(graph.n, dtype=torch.bool, device=matrix.device)
     return chosen.nonzero().T.contiguous(), matrix[chosen].float()
+
+
+def _symmetric(matrix: Tensor) -> Tensor:
+    """A matrix that is symmetric but for rounding, without it: vectorised functions round an entry by its place."""
+    return (matrix + matrix.T) / 2
 
 
 def _linear(inputs: int, outputs: int, generator: Generator) -> nn.Linear:

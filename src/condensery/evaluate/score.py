@@ -80,14 +80,16 @@ class Scores:
     Attributes:
         rows: The set's rows, one a network; then the baselines.
         dataset: The data that was tested on.
+        full: What the rows are called that were trained on all of it.
     """
 
     rows: tuple[Row, ...]
     dataset: str
+    full: str = "full data"
 
     def recovery(self, row: Row) -> float | None:
         """Share of the full data's accuracy that `row` reaches with the same network; ``None`` without such a row."""
-        full = [r for r in self.rows if r.name == FULL and r.network == row.network]
+        full = [r for r in self.rows if r.name == self.full and r.network == row.network]
         return row.last.mean / full[0].last.mean if full else None
 
     def to_json(self) -> dict[str, Any]:
@@ -125,7 +127,7 @@ def _together(values: list[Any]) -> Any:
     return sum(values) / len(values)
 
 
-FULL = "full data"
+FULL = Scores.full
 RANDOM = "random subset"
 
 
