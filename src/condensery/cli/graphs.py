@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from condensery.data.graphs import GraphData
     from condensery.evaluate.score import Row
     from condensery.graph_artifact import GraphArtifact
-    from condensery.graph_runs import GraphSource
+    from condensery.graph_runs import GraphRun, GraphSource
     from condensery.node_fitting import NodeRecipe
     from condensery.recipes.graphs import GraphPlan
     from condensery.runs import Folder, Watch
@@ -134,7 +134,7 @@ def condense_into(folder: Folder, plan: GraphPlan, asked: Asked, *, watch: Watch
 
     source = asked.source(plan)
     data = open_graph(source, asked.device)
-    run = graph_runs.build(plan, data, seed=asked.seed)
+    run = _built(plan, data, asked.seed)
     folder.claim(graph_runs.settings(plan, source, data, seed=asked.seed), resume=resume)
     if folder.finished:
         note(f"{folder.path} is finished already; nothing is left to do.")
@@ -148,6 +148,19 @@ def condense_into(folder: Folder, plan: GraphPlan, asked: Asked, *, watch: Watch
         return graph_runs.finish(run, folder, source)
     except KeyboardInterrupt:
         raise Interrupted(f"go on with: {again('--resume')}") from None
+
+
+def _built(plan: GraphPlan, data: GraphData, seed: int) -> GraphRun:
+    """A run; the experts that it matches, if it does, are recorded first, with a progress bar."""
+    from condensery import graph_runs
+
+    if plan.experts is None:
+        return graph_runs.build(plan, data, seed=seed)
+    try:
+        with progress(plan.experts.count, "experts", "looking") as bar:
+            return graph_runs.build(plan, data, seed=seed, on_experts=lambda done, _: bar.at(done, "recorded"))
+    except KeyboardInterrupt:
+        raise Interrupted(f"experts that are done are kept; go on with: {again()}") from None
 
 
 def select_into(folder: Folder, plan: GraphPlan, asked: Asked) -> GraphArtifact:
