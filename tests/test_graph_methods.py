@@ -59,6 +59,9 @@ Make = Callable[[GraphData, torch.Generator], Any]
 OBJECTIVES: dict[str, Make] = {
     "GCond, linear": lambda d, g: GCond(tiny(), d, g, outer=3, inner=2, alternation=(1, 2)),
     "GCond, linear, few nodes": lambda d, g: GCond(tiny(), d, g, outer=3, inner=2, batch_real=4, alternation=(1, 2)),
+    "GCond, linear, sampled": lambda d, g: GCond(
+        tiny(), d, g, outer=3, inner=2, propagate_once=False, fanouts=(2, 2), batch_real=4, alternation=(1, 2)
+    ),
     "GCond, bias first": lambda d, g: GCond(tiny(APPNP, depth=1, hops=2, restart=0.0), d, g, outer=3, inner=2),
     "GCond, GCN": lambda d, g: GCond(smooth(), d, g, outer=3, inner=2, fanouts=WHOLE, alternation=(1, 2)),
     "GCond, sampled": lambda d, g: GCond(smooth(), d, g, outer=3, inner=2, fanouts=(2, 2), alternation=(1, 2)),
@@ -271,17 +274,30 @@ def _same_gradients(graph: Graph, a: Tensor, b: Tensor) -> None:
         pytest.param(lambda: tiny(NodeMLP, depth=1), id="NodeMLP"),
     ],
 )
-def test_propagating_once_changes_nothing(net: Callable[[], Net], distance: Any) -> None:
+def test_closed_forms_change_nothing(net: Callable[[], Net], distance: Any) -> None:
     data, module = communities(weighted=True), net()
     graph = start(data, "pairwise").double()
     assert Linear.fits(module)
     options = {"fanouts": WHOLE, "alternation": None, "distance": distance, "outer": 3, "inner": 2}
-    quick = GCond(module, data, generator(), **options)
-    slow = GCond(module, data, generator(), propagate_once=False, **options)
-    for _ in range(4):
-        a, b = quick(graph), slow(graph)
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
-        _same_gradients(graph, a, b)
+    for once in (True, False):
+        quick, slow = (GCond(module, data, generator(), propagate_once=once, **options) for _ in range(2))
+        vars(slow)["_linear"] = None  # as a network that has no closed form
+        for _ in range(4):
+            a, b = quick(graph), slow(graph)
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+            _same_gradients(graph, a, b)
+
+
+def test_sampled_neighbours_of_a_linear_network_are_right_in_the_mean() -> None:
+    """One propagation of a draw is unbiased (`ClassBatches`), and the gradient is linear in it at theta = 0."""
+    data, net = communities(), tiny(SGC, hops=1)
+    exact, drawn = (GCond(net, data, generator(3), fanouts=(2,), propagate_once=once) for once in (True, False))
+    theta = torch.zeros(net.size)
+    want = torch.stack(exact._real_linear_gradients(Linear(net), theta, [0, 1, 2]))
+    draws = [torch.stack(drawn._real_linear_gradients(Linear(net), theta, [0, 1, 2])) for _ in range(600)]
+    assert not torch.equal(draws[0], draws[1])
+    spread = torch.stack(draws).std(0) / 600**0.5
+    assert bool(((torch.stack(draws).mean(0) - want).abs() <= 5 * spread + 1e-6).all())
 
 
 def test_only_linear_networks_of_one_layer_are_propagated_once() -> None:

@@ -67,8 +67,8 @@ class GCond:
     the others the features, and the gradient is that of the part whose turn it is. On a graph whose structure has no
     parameters, such as `IdentityAdjacency` (this makes it GCond-X), all epochs move the features.
 
-    Where a network with one layer propagates linearly, as SGC does, the real features are propagated once, exactly,
-    and all gradients have closed forms (`Linear`). Other networks see real nodes with sampled or whole neighbourhoods.
+    Where a network with one layer propagates linearly, as SGC does, all gradients have closed forms (`Linear`), and the
+    real features are propagated once, exactly. Other networks see real nodes with sampled or whole neighbourhoods.
 
     Args:
         net: The architecture.
@@ -78,7 +78,8 @@ class GCond:
         inner: Steps of training between them.
         batch_real: Real nodes of each class in a step, or ``None`` for all.
         fanouts: Neighbours taken at each distance, ``None`` for all: see `ClassBatches`.
-        propagate_once: Whether the closed forms are used where they can be.
+        propagate_once: Whether real features are propagated once and exactly where that is possible, rather than along
+            the neighbours that are drawn at each step.
         distance: D.
         lr_net: Learning rate of the inner training.
         lr_features: Learning rate of the features.
@@ -97,7 +98,7 @@ class GCond:
     inner: int = 15
     batch_real: int | None = 256
     fanouts: Sequence[int | None] = (10, 5)
-    propagate_once: bool = True
+    propagate_once: bool = False
     distance: Distance = layerwise_distance
     lr_net: float = 0.01
     lr_features: float = 1e-4
@@ -136,7 +137,7 @@ class GCond:
 
     @cached_property
     def _linear(self) -> Linear | None:
-        return Linear(self.net) if self.propagate_once and Linear.fits(self.net) else None
+        return Linear(self.net) if Linear.fits(self.net) else None
 
     @cached_property
     def _batches(self) -> ClassBatches:
@@ -203,28 +204,42 @@ class GCond:
 
         self._life = life.advanced(self.net, self.generator, x.features, training, self._rates)
         theta, places = self._life.at(), synthetic.rows()
-        target = torch.stack([self._real_linear_gradient(linear, theta, c) for c in places])
+        target = torch.stack(self._real_linear_gradients(linear, theta, list(places)))
         ours = linear.group_gradients(theta, rows, y, list(places.values()))
         terms = vmap(partial(self.distance, self.net))(ours, target)
         shares = [_share(synthetic, c) for c in places]
         return sum((share * term for share, term in zip(shares, terms, strict=True)), start=terms.new_zeros(()))
 
-    def _real_linear_gradient(self, linear: Linear, theta: Tensor, c: int) -> Tensor:
-        members = self._real_rows(linear, theta.dtype)[c]
-        if self.batch_real is not None and len(members.features) > self.batch_real:
-            order = torch.randperm(len(members.features), generator=self.generator)[: self.batch_real]
-            members = members.rows(order.to(theta.device, non_blocking=True))
-        truth = torch.full((len(members.features),), c, device=theta.device)
-        return linear.gradient(theta, members, truth)
+    def _real_linear_gradients(self, linear: Linear, theta: Tensor, classes: list[int]) -> list[Tensor]:
+        rows = self._real_rows if self.propagate_once else self._sampled_rows
+        found = []
+        for c, members in zip(classes, rows(linear, theta.dtype, classes), strict=True):
+            truth = torch.full((len(members.features),), c, device=theta.device)
+            found.append(linear.gradient(theta, members, truth))
+        return found
 
-    def _real_rows(self, linear: Linear, dtype: torch.dtype) -> list[Propagated]:
-        """Propagated features of the training nodes of each class, computed once."""
+    def _real_rows(self, linear: Linear, dtype: torch.dtype, classes: list[int]) -> list[Propagated]:
+        """Propagated features of training nodes of each class, at most as many as are in a batch."""
         if dtype not in self._propagated:
             view = self.data.training_view()
             members = [view.members(c) for c in range(view.num_classes)]
             every = linear.propagated(NodeInput(view.x.to(dtype), view.adjacency), torch.cat(members))
             self._propagated[dtype] = every.split([len(part) for part in members])
-        return self._propagated[dtype]
+        return [self._drawn(self._propagated[dtype][c]) for c in classes]
+
+    def _drawn(self, members: Propagated) -> Propagated:
+        count = len(members.features)
+        if self.batch_real is None or count <= self.batch_real:
+            return members
+        order = torch.randperm(count, generator=self.generator)[: self.batch_real]
+        return members.rows(order.to(members.features.device, non_blocking=True))
+
+    def _sampled_rows(self, linear: Linear, dtype: torch.dtype, classes: list[int]) -> list[Propagated]:
+        """The same with the neighbours of this step: one draw for all classes, which may share neighbours."""
+        chosen = [self._batches.choose(c, self.generator) for c in classes]
+        features, graph = self._batches.around(torch.cat(chosen), self.generator)
+        first = torch.arange(sum(len(part) for part in chosen), device=features.device)
+        return linear.propagated(NodeInput(features.to(dtype), graph), first).split([len(part) for part in chosen])
 
     @cached_property
     def _propagated(self) -> dict[torch.dtype, list[Propagated]]:
