@@ -164,14 +164,14 @@ class NodeSelection:
 
     Attributes:
         embedding: What stands for a node: the outputs of the test network trained on the whole graph, or its features.
-        proxy_steps: Steps of that training.
+        proxy_steps: Steps of that training; ``None``: as many as an evaluation has.
     """
 
     embedding: NodeEmbedding = "trained-net"
-    proxy_steps: int = 600
+    proxy_steps: int | None = None
 
     def __post_init__(self) -> None:
-        if self.proxy_steps < 1:
+        if self.proxy_steps is not None and self.proxy_steps < 1:
             raise ValueError(f"proxy_steps is {self.proxy_steps}; give 1 or more.")
 
 
