@@ -9,7 +9,8 @@ Nothing is fetched, no file of the checkout is changed, and the files that run m
 (Amanda-Zheng/SFGC). What they need is supplied at run time: deeprobust, torch_sparse and their own `utils` are stood in
 for by the few functions that the loop calls; features are random, experts random parameters near a fresh network's, in
 the format that their class loads: neither changes how much is computed. Their scoring of sets is off, and is not
-part of ours. The first iteration of both is not counted.
+part of ours. The first iteration of both is not counted. With `--paced` the program prints "ready" before each
+iteration and waits for a line.
 """
 
 from __future__ import annotations
@@ -200,6 +201,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--iterations", type=int, default=2, help="measured ones, after one of warm-up")
     parser.add_argument("--memory-mb", type=int, help="fail rather than take more than this")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--paced", action="store_true", help="wait for a line before each iteration")
     options = parser.parse_args()
     if options.ours == (options.checkout is not None):
         parser.error("give the checkout or --ours")
@@ -215,7 +217,7 @@ def main() -> None:
         limit(options.memory_mb)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    meter = Meter(options.iterations, paced=False)
+    meter = Meter(options.iterations, paced=options.paced)
     result = (ours if options.ours else theirs)(options, meter)
     print(json.dumps({"method": "SFGC", "nodes": options.nodes, "inner_steps": options.steps, **result}))
 
