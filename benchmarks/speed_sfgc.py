@@ -21,7 +21,7 @@ from typing import Any
 
 from condensery.store import write_text
 from peer_sfgc import COMMIT, REPOSITORY
-from speed import KEEPING, Runner, host
+from speed import KEEPING, Runner, host, take_turns
 
 HERE = Path(__file__).parent
 THEIRS, KEPT, OURS = "theirs", "theirs, memory kept", "ours"
@@ -33,22 +33,13 @@ def race(nodes: int, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     shared = [sys.executable, "-W", "ignore", str(HERE / "peer_sfgc.py"), "--paced", "--nodes", str(nodes)]
     shared += ["--steps", str(options.steps), "--iterations", str(options.iterations)]
     peer = [*shared, "--checkout", str(options.checkout)]
-    runners = {
-        THEIRS: Runner(peer, environment),
-        KEPT: Runner(peer, {**environment, **KEEPING}),
-        OURS: Runner([*shared, "--ours"], environment),
-    }
-    try:
-        for runner in runners.values():
-            runner.wait()
-        while racing := [runner for runner in runners.values() if runner.result is None]:
-            for runner in racing:
-                runner.go()
-    finally:
-        for runner in runners.values():
-            runner.process.kill()
-            runner.process.wait()
-    return {name: runner.result for name, runner in runners.items() if runner.result is not None}
+    return take_turns(
+        {
+            THEIRS: Runner(peer, environment),
+            KEPT: Runner(peer, {**environment, **KEEPING}),
+            OURS: Runner([*shared, "--ours"], environment),
+        }
+    )
 
 
 def row(nodes: int, results: dict[str, dict[str, Any]]) -> dict[str, Any]:

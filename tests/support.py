@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -96,3 +98,15 @@ def tiny_graph_net(kind: type[GraphNet] = SGC, **options: object) -> Net:
     """A graph network of width 5 for `communities`."""
     with torch.random.fork_rng(devices=[]):  # a new module's first weights are PyTorch's own draw
         return Net(kind(features=4, classes=3, width=5, **options))  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def central_difference(value: Callable[[], Tensor], p: Tensor, direction: Tensor, step: float = 1e-6) -> float:
+    """How a value changes along a direction of a parameter, which is put back."""
+    before = p.clone()
+    p.copy_(before + step * direction)
+    up = float(value())
+    p.copy_(before - step * direction)
+    down = float(value())
+    p.copy_(before)
+    return (up - down) / (2 * step)

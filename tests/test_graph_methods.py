@@ -29,7 +29,7 @@ from condensery.net import Net
 from condensery.nets.graph import APPNP, GCN, GDC, GIN, SAGE, SGC, GraphNet, NodeMLP, Polynomial
 from condensery.nets.layers import Activation
 from condensery.synthetic import Images
-from support import communities, generator, tiny_graph_net
+from support import central_difference, communities, generator, tiny_graph_net
 
 WHOLE = (None, None)
 
@@ -125,20 +125,9 @@ def test_gradient_against_finite_differences(name: str, adjacency: str) -> None:
     g = generator(11)
     for (key, p), gradient in zip(parameters.items(), grads, strict=True):
         direction = torch.randn(p.shape, generator=g, dtype=p.dtype)
-        slope = _slope(value, p, direction)
+        slope = central_difference(value, p, direction)
         ours = 0.0 if gradient is None else float((gradient * direction).sum())
         assert ours == pytest.approx(slope, rel=2e-5, abs=1e-8), key
-
-
-@torch.no_grad()
-def _slope(value: Callable[[], Tensor], p: Tensor, direction: Tensor, step: float = 1e-6) -> float:
-    before = p.clone()
-    p.copy_(before + step * direction)
-    up = float(value())
-    p.copy_(before - step * direction)
-    down = float(value())
-    p.copy_(before)
-    return (up - down) / (2 * step)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

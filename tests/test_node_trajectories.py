@@ -34,7 +34,7 @@ from condensery.nets.graph import GCN, SAGE, NodeMLP
 from condensery.nets.layers import Activation
 from condensery.optimizers import AdamSgd
 from condensery.synthetic import Images
-from support import communities, generator, tiny_graph_net
+from support import central_difference, communities, generator, tiny_graph_net
 
 SMALL = NodeRecording(epochs=6, every=5, optimizer=PlainSgd(lr=0.5))
 SHORT: dict[str, Any] = {"inner_steps": 4, "expert_epochs": 2, "max_start": 4}
@@ -139,20 +139,9 @@ def test_gradient_against_finite_differences(name: str) -> None:
         parameters.items(), torch.autograd.grad(loss, list(parameters.values())), strict=True
     ):
         direction = torch.randn(p.shape, generator=g, dtype=p.dtype)
-        slope = _slope(value, p, direction)
+        slope = central_difference(value, p, direction)
         assert slope != 0
         assert float((gradient * direction).sum()) == pytest.approx(slope, rel=1e-6, abs=1e-9), key
-
-
-@torch.no_grad()
-def _slope(value: Callable[[], Tensor], p: Tensor, direction: Tensor, step: float = 1e-6) -> float:
-    before = p.clone()
-    p.copy_(before + step * direction)
-    up = float(value())
-    p.copy_(before - step * direction)
-    down = float(value())
-    p.copy_(before)
-    return (up - down) / (2 * step)
 
 
 @pytest.mark.parametrize("name", ["SFGC, in the span", "GEOM, in the span"])
