@@ -316,12 +316,12 @@ def learned(
         clock = time.process_time()
     graph, soft = exported(options, result(plan.graph, objective), data)
     save_tree(options.work / name / "graph.safetensors", stored(graph, soft), kind="graph", version=1)
-    a_step = spent / max(1, done)
+    a_step = spent / done if done else None  # of a run that went on after its last step nobody knows
     facts = {"epochs": epochs, "steps": steps, "network_inside": type(objective.net.module).__name__}
     facts |= {"settings": plain_of(objective), "losses": losses, "looks": looks}
     if options.method in ("sfgc", "geom"):
         facts |= {"experts": told(objective.experts), "as_its_authors": own_rows(options, data, plan)}
-    return graph, soft, {**facts, "cpu_seconds": {"a_step": a_step, "condense": a_step * steps}}
+    return graph, soft, {**facts, "cpu_seconds": {"a_step": a_step, "condense": a_step and a_step * steps}}
 
 
 def exported(options: argparse.Namespace, graph: Graph, data: GraphData) -> tuple[GraphData, Tensor | None]:

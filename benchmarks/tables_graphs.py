@@ -102,7 +102,8 @@ def table(*methods: str) -> str:
     for g in chosen:
         r = g[0]
         made = r["method"] != "whole"
-        cost = f"{statistics.mean(x['cpu_seconds']['condense'] for x in g):.0f}" if made else ""
+        spent = [x["cpu_seconds"]["condense"] for x in g if x["cpu_seconds"]["condense"] is not None]
+        cost = f"{statistics.mean(spent):.0f}" if made and spent else ""
         edges = f"{statistics.mean(x['size']['edges'] for x in g):,.0f}"
         count = str(len(values(g, "last")) if r["method"] == "random" else len(g))
         cells = [title(r), percent(values(g, "last")), percent(values(g, "chosen")), published(r), edges, count]

@@ -178,6 +178,22 @@ def test_a_stopped_recording_goes_on_bit_for_bit(tmp_path: Path, untouched: None
     assert torch.equal(segment.target, straight.trajectory(segment.expert)[4])
 
 
+def test_predicted_labels_are_kept_with_the_experts(tmp_path: Path) -> None:
+    data, net = communities(), tiny_graph_net(GCN)
+    record_nodes(tmp_path, net, data, SHORT, count=1)
+    kept = tmp_path / "labels.safetensors"
+    before = kept.stat().st_mtime_ns
+    again = record_nodes(tmp_path, net, data, SHORT, count=2)
+    assert kept.stat().st_mtime_ns == before
+    kept.write_bytes(b"nothing")
+    third = record_nodes(tmp_path, net, data, SHORT, count=3)
+    for expert in (1, 2):
+        assert torch.equal(third.trajectory(expert), record_node_expert(net, data, SHORT, expert))
+    assert torch.equal(again.trajectory(1), third.trajectory(1))
+    record_nodes(tmp_path / "plain", net, data, replace(SHORT, curriculum=None), count=1)
+    assert not (tmp_path / "plain" / "labels.safetensors").exists()
+
+
 def test_a_damaged_expert_is_recorded_again(tmp_path: Path) -> None:
     data, net = communities(), tiny_graph_net(GCN)
     before = record_nodes(tmp_path, net, data, SHORT, count=2).trajectory(1)

@@ -24,12 +24,14 @@ from condensery.experts.record import OnEpoch, check_finite, intact
 from condensery.experts.store import Store, open_experts
 from condensery.net import Net
 from condensery.nets.graph import compressed
+from condensery.store import DamagedFile, load_tree, save_tree
 
 if TYPE_CHECKING:
     from condensery.data.graphs import GraphData
 
 __all__ = ["Curriculum", "NodeRecording", "Pace", "node_difficulty", "record_node_expert", "record_nodes"]
 
+_LABELS_KIND = "condensery-expert-labels"
 _JUDGE = 2**31  # number of the expert that predicts labels: one that nobody records
 
 
@@ -244,6 +246,8 @@ def _record_missing(
     tell(done)
     if not missing:
         return
+    if recording.curriculum is not None and labels is None:
+        labels = _predicted_once(folder, net, data, recording)
     loss = _loss(net, data, recording, labels)
     for index in missing:
         before = done
@@ -288,6 +292,17 @@ def _loss(net: Net, data: GraphData, recording: NodeRecording, labels: Tensor | 
     labels = _predicted(net, view, recording) if labels is None else labels.to(view.device)
     difficulty = node_difficulty(view.adjacency, labels)[view.train]
     return NodeLoss(net, view, view.train[difficulty.argsort(stable=True)])
+
+
+def _predicted_once(folder: Path, net: Net, data: GraphData, recording: NodeRecording) -> Tensor:
+    """`_predicted` kept in a store's folder, so that going on with a recording does not cost another training."""
+    path = folder / "labels.safetensors"
+    try:
+        labels: Tensor = load_tree(path, kind=_LABELS_KIND, version=1)["labels"]
+    except (FileNotFoundError, DamagedFile):  # what cannot be trusted is made again
+        labels = _predicted(net, data.training_view(), recording)
+        save_tree(path, {"labels": labels.cpu()}, kind=_LABELS_KIND, version=1)
+    return labels
 
 
 @torch.no_grad()
