@@ -921,7 +921,7 @@ def kind_of(spec: str) -> Kind | None:
         return Kind.GRAPH
     path = Path(spec)
     named = spec.lower() in DATASETS or spec.startswith("hf:")
-    return Kind.IMAGES if named or path.is_dir() or path.suffix == ".npz" else None
+    return Kind.IMAGES if named or path.is_dir() or (path.is_file() and path.suffix == ".npz") else None
 
 
 def adjacency(folder: Path, part: str) -> list[Path]:
