@@ -16,6 +16,7 @@ from condensery.batch import Batch
 
 if TYPE_CHECKING:
     from condensery.data.labelled import Labelled
+    from condensery.graph import Graph
 
 
 class Synthetic(Protocol):
@@ -341,11 +342,11 @@ def _check_images(values: Tensor, classes: Tensor, labels: Tensor | None, repeat
         )
 
 
-def size_in_bytes(images: Images) -> int:
+def size_in_bytes(made: Images | Graph) -> int:
     """Bytes of what a synthetic set really spends: stored values, soft labels and step size (hard labels count 1
-    byte each).
+    byte each); not the edges of a graph.
     """
-    soft = 0 if images.labels is None else images.labels.numel() * images.labels.element_size()
-    hard = len(images.classes) if images.labels is None else 0
-    step = 0 if images.step_size is None else images.step_size.element_size()
-    return math.prod(images.values.shape) * images.values.element_size() + soft + hard + step
+    soft = 0 if made.labels is None else made.labels.numel() * made.labels.element_size()
+    hard = len(made.classes) if made.labels is None else 0
+    step = 0 if made.step_size is None else made.step_size.element_size()
+    return math.prod(made.values.shape) * made.values.element_size() + soft + hard + step

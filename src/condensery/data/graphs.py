@@ -269,7 +269,7 @@ def graph_data(
     )
 
 
-def digits_graph(k: int = 8, *, seed: int = 0) -> GraphData:
+def digits_graph(k: int = 8, *, fit: FeatureFit = AsGiven.of, inductive: bool = False, seed: int = 0) -> GraphData:
     """The k-nearest-neighbour graph over scikit-learn's 1,797 handwritten digits: always there, real images.
 
     Two digits are joined where one is among the k nearest of the other by the distance of their 8 x 8 pixels. The
@@ -277,6 +277,8 @@ def digits_graph(k: int = 8, *, seed: int = 0) -> GraphData:
 
     Args:
         k: Neighbours of each digit.
+        fit: Preprocessing of the features.
+        inductive: See `GraphData`.
         seed: Decides the split.
 
     Raises:
@@ -295,4 +297,5 @@ def digits_graph(k: int = 8, *, seed: int = 0) -> GraphData:
     pairs = kneighbors_graph(bunch.data, k).tocoo()
     edges = torch.stack([torch.from_numpy(pairs.row), torch.from_numpy(pairs.col)]).long()
     x, y = torch.from_numpy(bunch.data / 16).float(), torch.from_numpy(bunch.target).long()
-    return graph_data(f"digits-{k}nn", x, edges, y, classes=tuple("0123456789"), seed=seed)
+    names = tuple("0123456789")
+    return graph_data(f"digits-{k}nn", x, edges, y, classes=names, fit=fit, inductive=inductive, seed=seed)

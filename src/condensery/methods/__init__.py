@@ -6,10 +6,15 @@ from condensery.methods.datm import DATM
 from condensery.methods.dc import DC
 from condensery.methods.dconrec import DConRec
 from condensery.methods.dm import DM
+from condensery.methods.doscond import DosCond
 from condensery.methods.doscond_rec import DosCondRec
 from condensery.methods.dsa import DSA
 from condensery.methods.frepo import FRePo
 from condensery.methods.ftd import FTD
+from condensery.methods.gcdm import GCDM
+from condensery.methods.gcond import GCond
+from condensery.methods.geom import GEOM
+from condensery.methods.gntk import GraphTangentScore
 from condensery.methods.kip import KIP, InfiniteNtk, Kernel, RandomNngp, RandomNtk
 from condensery.methods.linearised import Descent, Dual, Solver
 from condensery.methods.mct import MCT
@@ -18,6 +23,7 @@ from condensery.methods.rcig import RCIG
 from condensery.methods.regression import OuterLoss, Platt, Squared
 from condensery.methods.rfad import RFAD
 from condensery.methods.satm import SATM, SATMDA, Asam, Ascent, Gsam, Sam, Vasso
+from condensery.methods.sfgc import SFGC
 from condensery.methods.tesla import TESLA
 from condensery.methods.vig import VIG
 
@@ -29,6 +35,8 @@ __all__ = [
     "DM",
     "DSA",
     "FTD",
+    "GCDM",
+    "GEOM",
     "KIP",
     "MCT",
     "MTT",
@@ -36,15 +44,19 @@ __all__ = [
     "RFAD",
     "SATM",
     "SATMDA",
+    "SFGC",
     "TESLA",
     "VIG",
     "Asam",
     "Ascent",
     "DConRec",
     "Descent",
+    "DosCond",
     "DosCondRec",
     "Dual",
     "FRePo",
+    "GCond",
+    "GraphTangentScore",
     "Gsam",
     "InfiniteNtk",
     "Kernel",
