@@ -144,7 +144,7 @@ def node_difficulty(graph: Adjacency, labels: Tensor) -> Tensor:
     own = F.one_hot(labels).double()
     counts = own.index_add(0, graph.edges[1], own[graph.edges[0]])
     share = counts / counts.sum(1, keepdim=True)
-    return -torch.xlogy(share, share).sum(1)
+    return torch.special.entr(share).sum(1)
 
 
 def record_node_expert(
