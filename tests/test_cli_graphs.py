@@ -18,7 +18,7 @@ from commands import call, complaint
 from condensery import catalog, graph_runs
 from condensery.data import graph_csv, graph_npz
 from condensery.graph_artifact import GraphArtifact
-from support import generator
+from support import FEW_EXPERTS, generator
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -77,7 +77,10 @@ def test_a_quarter_is_the_default_and_json_goes_alone_to_standard_output(file: P
 
 @pytest.mark.parametrize("method", [name for name in catalog.GRAPH_METHODS if name != "gcond"])
 def test_every_method_condenses_by_its_recipe(method: str, file: Path) -> None:
-    settings = ["--set", "steps=2", "--net", "SGC", "--ratio", 0.25, *TINY]
+    settings: list[object] = ["--set", "steps=2", "--net", "SGC", "--ratio", 0.25, *TINY]
+    if method in ("sfgc", "geom"):
+        window = ["first_max_start=1"] if method == "geom" else []
+        settings += [word for setting in (*FEW_EXPERTS, *window) for word in ("--set", setting)]
     plain = json.loads(call("condense", file, "--method", method, *settings, "--json").out)
     assert (plain["method"], plain["steps"]) == (catalog.GRAPH_METHODS[method].title, 2)
 
