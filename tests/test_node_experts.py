@@ -167,6 +167,6 @@ def test_the_command_records_experts_and_says_so() -> None:
     settings = [word for setting in (*SMALL, "test.width=4", "eval.steps=4") for word in ("--set", setting)]
     done = call("condense", "digits-graph", "--method", "geom", "--nodes", 10, *settings, "--out", "run")
     assert "2/2 experts" in done.err
-    artifact = GraphArtifact.load(Path("run"))
+    artifact = GraphArtifact.load(Path("run", "artifact.safetensors"))
     assert artifact.graph.kind_of_labels == "learned"
     assert artifact.graph.adjacency(artifact.graph.values).edges.shape == (2, 0)
