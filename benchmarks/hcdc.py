@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from condensery.store import write_text
 from trajectories import processor
 
 TARGET = Path(__file__).parent / "results" / "hcdc"
-FOLD_METHODS = ["reference", "reference-again", "random", "dc", "dm", "early"]
+FOLD_METHODS = ["reference", "reference-again", "random", "dc", "dm", "early", "hcdc", "hcdc-shared"]
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -67,6 +68,8 @@ def fold_run(options: argparse.Namespace, data: Any, method: str, ratio: float |
         return folds.reference(data, seed, training_seed=seed + (50 if method == "reference-again" else 0))
     if method == "early":
         return folds.early(data, ratio, seed)
+    if method.startswith("hcdc"):
+        return folds.calibrated(data, ratio, seed, options.work, shared=method == "hcdc-shared")
     return folds.standard(method, data, ratio, seed, options.work)
 
 

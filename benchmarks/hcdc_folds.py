@@ -19,9 +19,13 @@ from torch import Tensor
 
 import condensery as cd
 from condensery.batch import Batch
+from condensery.bilevel import AutoNeumann, Converged, Momentum
 from condensery.data.labelled import Labelled
 from condensery.data.whitening import Identity
 from condensery.fitting import Recipe, Sgd
+from condensery.loop import iterate
+from condensery.methods.hcdc import HCDC, Pieces
+from condensery.spaces import Folds, in_folds
 from condensery.store import load_tree, save_tree
 
 FOLDS, CLASSES, PER_CLASS, SIDE = 20, 10, 1000, 16
@@ -32,6 +36,9 @@ STEPS = {0.02: 120, 0.04: 240}
 REFERENCE = 888
 SGD = Sgd(lr=0.03, momentum=0.9, weight_decay=5e-4)
 CONDENSING = {"dc": 40, "dm": 100}
+# One round of trajectories: two points from each corner, five steps of the set for each.
+HCDC_STEPS, REPEAT = 200, 5
+TRAJECTORY = {"steps": 120, "every": 60, "repeat": REPEAT, "memory": 40, "points": 4, "lr_lambda": 2.0, "lr_set": 0.03}
 BATCH_REAL = 50  # all of a class in a fold
 
 
@@ -129,3 +136,44 @@ def standard(name: str, data: Labelled, ratio: float, seed: int, work: Path) -> 
     batch, fold, seconds = condensed(name, data, ratio, seed, work)
     found = cross_validate(network(), batch, fold, own(batch, fold), steps=STEPS[ratio], seed=100 + seed)
     return {**found, "condensing_cpu_s": seconds, "images": len(fold)}
+
+
+def calibrated(data: Labelled, ratio: float, seed: int, work: Path, *, shared: bool) -> dict[str, Any]:
+    """HCDC: trained on DC's set, validated on one set for each fold, or on one for all.
+
+    Either starts from random real images, one of each class or two, of its fold or of the whole.
+    """
+    fold, net, whole = partition(seed), network(), data.whole()
+    train, few, before = condensed("dc", data, ratio, seed, work)
+    start = time.process_time()
+    g = torch.Generator().manual_seed(500 + seed)
+    if shared:
+        images = cd.Images.from_real(data, per_class(ratio), g)
+        view = None
+    else:
+        images, own_fold = of_folds(data, fold, per_class(ratio), g)
+        view = in_folds(own_fold)
+    learner = Converged(Momentum(0.03), solve=AutoNeumann(5), damping=0.01)
+    pieces = [(1.0, in_folds(fold[fold == i])(part)) for i, part in enumerate(own(whole, fold))]
+    objective = HCDC(
+        Folds(net, folds=FOLDS), in_folds(few)(train), Pieces(pieces), g, learner=learner, view=view, **TRAJECTORY
+    )
+    log = []
+    for step in iterate(images, objective, objective.optimizer(images), steps=HCDC_STEPS):
+        log.append({"loss": step.loss.item(), **{k: float(v) for k, v in objective.figures.items()}})
+    seconds = time.process_time() - start
+    x, y = (part.detach() for part in images())
+    validation = [Batch(x, y)] * FOLDS if shared else own(Batch(x, y), own_fold)
+    found = cross_validate(net, train, few, validation, steps=STEPS[ratio], seed=100 + seed)
+    return {**found, "condensing_cpu_s": seconds, "train_cpu_s": before, "images": len(few) + len(y), "log": log}
+
+
+def of_folds(data: Labelled, fold: Tensor, count: int, g: torch.Generator) -> tuple[cd.Images, Tensor]:
+    """Random images of each class of each fold, sorted by class as `Images` are, and their folds."""
+    index, which = [], []
+    for c in range(CLASSES):
+        for i in range(FOLDS):
+            members = data.members(c)[fold[data.members(c)] == i]
+            index.append(members[torch.randperm(len(members), generator=g)[:count]])
+            which += [i] * count
+    return cd.Images.from_index(data, torch.cat(index)), torch.tensor(which)

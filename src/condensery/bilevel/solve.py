@@ -275,22 +275,47 @@ class Direct:
 
     dtype: torch.dtype | None = torch.float64
 
-    @torch.no_grad()
     def __call__(self, matvec: Matvec, b: Tensor, start: Tensor | None = None) -> Solution:
         """See `Solve`; `start` is not needed.
 
         Raises:
             ValueError: If A is not positive definite.
         """
-        dtype = self.dtype or b.dtype
-        a = (matvec.matrix() if hasattr(matvec, "matrix") else materialise(matvec, b)).to(dtype)
-        right = b.detach().reshape(-1, 1).to(dtype)
+        return self.fitted(matvec, b)(matvec, b, start)
+
+    @torch.no_grad()
+    def fitted(self, matvec: Matvec, like: Tensor) -> Solve:
+        """The solver for one A: factorised once, for any number of right-hand sides.
+
+        Args:
+            matvec: v -> A v.
+            like: A vector of the shape, precision and device of A's.
+
+        Raises:
+            ValueError: If A is not positive definite.
+        """
+        a = matvec.matrix() if hasattr(matvec, "matrix") else materialise(matvec, like)
+        a = a.to(self.dtype or like.dtype)
         factor, bad = torch.linalg.cholesky_ex((a + a.T) / 2)
         if int(bad):
             raise ValueError("The matrix is not positive definite (or not finite); give a larger ridge or damping.")
-        x = torch.cholesky_solve(right, factor)
+        return _Factored(a, factor)
+
+
+@dataclass(frozen=True, eq=False)
+class _Factored:
+    """A solver of A x = b with A ``[n, n]`` at hand."""
+
+    a: Tensor
+    factor: Tensor
+
+    @torch.no_grad()
+    def __call__(self, matvec: Matvec, b: Tensor, start: Tensor | None = None) -> Solution:
+        """See `Solve`."""
+        right = b.detach().reshape(-1, 1).to(self.a)
+        x = torch.cholesky_solve(right, self.factor)
         log = _Log(right, torch.zeros_like(x), right)
-        log.note(x, right - a @ x)
+        log.note(x, right - self.a @ x)
         return log.solution(x.view_as(b).to(b.dtype), 1)
 
 
