@@ -55,11 +55,8 @@ def run_folds(options: argparse.Namespace) -> None:
         for method in options.methods:
             for ratio in [None] if method.startswith("reference") else options.ratios:
                 name = f"folds-{method}" + (f"-{ratio:g}" if ratio else "") + f"-seed{seed}"
-                once(
-                    name,
-                    {"method": method, "ratio": ratio, "seed": seed},
-                    lambda: fold_run(options, data, method, ratio, seed),
-                )
+                what = {"method": method, "ratio": ratio, "seed": seed}
+                once(name, what, partial(fold_run, options, data, method, ratio, seed))
 
 
 def fold_run(options: argparse.Namespace, data: Any, method: str, ratio: float | None, seed: int) -> dict[str, Any]:

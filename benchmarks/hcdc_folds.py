@@ -1,7 +1,7 @@
 """HCDC's experiment with cross-validation (table 7) at a scale that a CPU affords; called by `hcdc.py`.
 
-The first 1,000 training images of each class of CIFAR-10, averaged to 16 x 16, in 20 folds of 500 drawn class by class: another
-partition for each seed. The reference is the cross-validation on all of them: how the folds rank by the validation
+The first 1,000 training images of each class of CIFAR-10, averaged to 16 x 16, in 20 folds of 500 drawn class by class:
+another partition for each seed. The reference is the cross-validation on all of them: folds ranked by the validation
 loss (and accuracy) of a network that was trained on the others. A method is judged by Spearman's correlation of its
 ranking with that one over the 20 folds.
 """
