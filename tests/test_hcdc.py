@@ -101,6 +101,17 @@ def test_the_gradient_in_the_set_against_finite_differences(build: Any, matrix: 
         assert (values[0] - values[1]) / (2 * eps) == pytest.approx((gradient * way).sum().item(), rel=1e-5, abs=1e-9)
 
 
+def test_the_distance_falls_where_it_is_descended() -> None:
+    """At points that are held still, from images of noise."""
+    objective, images = folded(memory=6, points=6, steps=40, every=20)
+    torch.nn.init.normal_(images.values, generator=generator(8))
+    for _ in range(5):
+        objective(images)
+    frozen(objective, images)
+    losses = [step.loss.item() for step in iterate(images, objective, objective.optimizer(images), steps=40)]
+    assert losses[-1] < 0.2 * losses[0]
+
+
 def test_solves_for_products_are_those_for_the_matrix() -> None:
     found = []
     for matrix in (True, False):
