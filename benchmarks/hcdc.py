@@ -3,6 +3,7 @@
     python benchmarks/hcdc.py folds --seeds 0 1 2          # table 7: every method, both ratios; going on where stopped
     python benchmarks/hcdc.py folds --seeds 0 --methods reference random dc --ratios 0.02
     python benchmarks/hcdc.py filters --seeds 0 1 2        # Cora: which graph filter is best
+    python benchmarks/hcdc.py cost                         # time and memory of a point and a step
 
 Writes one JSON file a run to benchmarks/results/hcdc/; what is there already is not computed again. The data are looked
 for where CONDENSERY_DATA says.
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 
 import condensery as cd
+import hcdc_cost as costs
 import hcdc_filters as filters
 import hcdc_folds as folds
 from condensery.memory import keep_freed_memory
@@ -52,6 +54,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     graph = commands.add_parser("filters")
     graph.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     graph.add_argument("--methods", nargs="+", default=list(FILTER_METHODS), choices=list(FILTER_METHODS))
+    commands.add_parser("cost")
     return parser.parse_args(words)
 
 
@@ -59,7 +62,9 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    {"folds": run_folds, "filters": run_filters}[options.command](options)
+    {"folds": run_folds, "filters": run_filters, "cost": lambda _: once("cost", {"name": "cost"}, costs.measure)}[
+        options.command
+    ](options)
 
 
 def run_folds(options: argparse.Namespace) -> None:
