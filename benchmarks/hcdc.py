@@ -27,11 +27,12 @@ import hcdc_cost as costs
 import hcdc_filters as filters
 import hcdc_folds as folds
 from condensery.memory import keep_freed_memory
+from condensery.methods.hcdc import by_point, together
 from condensery.store import write_text
 from trajectories import processor
 
 TARGET = Path(__file__).parent / "results" / "hcdc"
-FOLD_METHODS = ["reference", "reference-again", "random", "dc", "dm", "early", "hcdc", "hcdc-shared"]
+FOLD_METHODS = ["reference", "reference-again", "random", "dc", "dm", "early", "hcdc", "hcdc-shared", "hcdc-together"]
 
 FILTER_METHODS = {
     "reference": filters.reference,
@@ -39,6 +40,8 @@ FILTER_METHODS = {
     "early": filters.early,
     "gcond": filters.standard,
     "hcdc": filters.calibrated,
+    "hcdc-together": partial(filters.calibrated, distance=together),
+    "hcdc-teacher": partial(filters.calibrated, teacher=True),
 }
 
 
@@ -92,7 +95,8 @@ def fold_run(options: argparse.Namespace, data: Any, method: str, ratio: float |
     if method == "early":
         return folds.early(data, ratio, seed)
     if method.startswith("hcdc"):
-        return folds.calibrated(data, ratio, seed, options.work, shared=method == "hcdc-shared")
+        distance = together if method == "hcdc-together" else by_point
+        return folds.calibrated(data, ratio, seed, options.work, shared=method == "hcdc-shared", distance=distance)
     return folds.standard(method, data, ratio, seed, options.work)
 
 

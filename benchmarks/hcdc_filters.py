@@ -24,14 +24,14 @@ from condensery.data.graphs import GraphData
 from condensery.graph import FreeAdjacency, Graph, PairwiseMlp, class_counts
 from condensery.loop import iterate
 from condensery.methods.gcond import GCond
-from condensery.methods.hcdc import HCDC, Pieces
+from condensery.methods.hcdc import HCDC, Distance, Pieces, Teacher, by_point
 from condensery.nets.graph import SGC, Polynomial, compressed
 from condensery.spaces import Filters
 
 NODES, WIDTH, STEPS, DECAY = 70, 32, 100, 5e-4
 GRID = [torch.tensor([a, b]) for a in torch.linspace(-1, 1, 5) for b in torch.linspace(-1, 1, 5)]
 GCOND_STEPS, HCDC_STEPS = 300, 150
-TRAJECTORY = {"steps": 90, "every": 30, "repeat": 2, "memory": 20, "points": 4, "lr_lambda": 0.3, "lr_set": 0.003}
+TRAJECTORY = {"steps": 90, "every": 30, "repeat": 5, "memory": 20, "points": 4, "lr_lambda": 0.3, "lr_set": 0.003}
 
 
 def cora() -> GraphData:
@@ -140,16 +140,24 @@ def standard(data: GraphData, seed: int) -> dict[str, Any]:
     return {**on_grid(space(data), train, validation, seed), "condensing_cpu_s": first + second}
 
 
-def calibrated(data: GraphData, seed: int) -> dict[str, Any]:
+def calibrated(data: GraphData, seed: int, *, distance: Distance = by_point, teacher: bool = False) -> dict[str, Any]:
     """HCDC on GCond's training graph; the validation graph begins as a random subgraph of the validation nodes."""
     train, before = gcond(data, seed)
     start, g, filters = time.process_time(), torch.Generator().manual_seed(100 + seed), space(data)
     first = subset(data, data.validation, g)
-    entries = 0.9 * first.adjacency.dense() + 0.05
-    graph = Graph(first.x, first.y, adjacency=FreeAdjacency(entries))
-    learner = Converged(AdamRule(0.01), solve=AutoNeumann(10), damping=1e-3)
-    real = Pieces.of(counted(data, data.validation))
-    objective = HCDC(filters, train, real, g, learner=learner, weight_decay=DECAY, **TRAJECTORY)
+    graph = Graph(first.x, first.y, adjacency=FreeAdjacency(0.9 * first.adjacency.dense() + 0.05))
+    learner, training = Converged(AdamRule(0.01), solve=AutoNeumann(10), damping=1e-3), counted(data, data.train)
+    objective = HCDC(
+        filters,
+        train,
+        Pieces.of(counted(data, data.validation)),
+        g,
+        learner=learner,
+        teacher=Teacher(lambda _: training, learner) if teacher else None,
+        weight_decay=DECAY,
+        distance=distance,
+        **TRAJECTORY,
+    )
     log = []
     for step in iterate(graph, objective, objective.optimizer(graph), steps=HCDC_STEPS):
         log.append({"loss": step.loss.item(), **{k: float(v) for k, v in objective.figures.items()}})

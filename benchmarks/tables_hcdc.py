@@ -16,6 +16,7 @@ FOLDS = {
     "dm": "SDC-DM: [DM](dm.md), fold by fold",
     "early": "early stopping, on the real images",
     "hcdc": "HCDC, a validation set for each fold",
+    "hcdc-together": "the same, by the distance `together`",
     "hcdc-shared": "HCDC, one validation set for all",
     "reference-again": "the reference again, from other weights",
 }
@@ -32,6 +33,8 @@ FILTERS = {
     "gcond": "[GCond](gcond.md), of the training and of the validation nodes",
     "early": "early stopping, on the real graph",
     "hcdc": "HCDC, on GCond's training graph",
+    "hcdc-together": "the same, by the distance `together`",
+    "hcdc-teacher": "HCDC, real hypergradients from a network trained on the real graph",
 }
 
 
