@@ -253,10 +253,11 @@ class HCDC:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` gave, where the training set is."""
+        state = _moved(state, self.train.y.device)
         self._walk = None if state["walk"] is None else Walk.restored(state["walk"])
         self._starts, self._slope, self._calls = state["starts"], state["slope"], state["calls"]
-        self.figures = dict(state["figures"])
+        self.figures = state["figures"]
         self._bank = [self._restored(**point) for point in state["bank"]]
 
     # --- along a trajectory
@@ -384,3 +385,12 @@ class Walk:
         """From what `state_dict` gave."""
         master = None if state["master"] is None else Training(**state["master"])
         return cls(state["lam"], state["turn"], Training(**state["pupil"]), master)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """Plain data with its tensors on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {name: _moved(part, device) for name, part in value.items()}
+    return [_moved(part, device) for part in value] if isinstance(value, list) else value
