@@ -142,7 +142,7 @@ def standard(name: str, data: Labelled, ratio: float, seed: int, work: Path) -> 
 
 
 def calibrated(
-    data: Labelled, ratio: float, seed: int, work: Path, *, shared: bool, distance: Distance
+    data: Labelled, ratio: float, seed: int, work: Path, *, shared: bool, teacher: bool, distance: Distance
 ) -> dict[str, Any]:
     """HCDC: trained on DC's set, validated on one set for each fold, or on one for all.
 
