@@ -57,8 +57,8 @@ def folds() -> str:
     whole = statistics.mean(r["evaluation_cpu_s"] for (m, _, _), r in found.items() if m == "reference")
     said = (
         "Spearman's correlation over 20 folds with the cross-validation on all images, which takes "
-        f"{whole:.0f} CPU seconds; mean and standard deviation over n partitions. *With the stand-in*: the correlation, "
-        "by loss, with the real folds under networks trained on DC's set. 10,000 images of CIFAR-10, 16 x 16, "
+        f"{whole:.0f} CPU seconds; mean and standard deviation over n partitions. *With the stand-in*: correlation, "
+        "by loss, with that of the real folds under networks trained on DC's set. 10,000 images of CIFAR-10, 16 x 16, "
         "ConvNet of depth 2 and width 16 without normalisation; published: all 50,000 images and another network."
     )
     return f"{made}\n\n{said} {conditions(found.values())}"
