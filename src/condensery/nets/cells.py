@@ -7,9 +7,8 @@ begin with a residual block of stride 2, a mean over the map, a linear layer. Th
 batch normalisation; here one cell and `Norm.GROUP` are the default, so that examples do not influence each other and
 derivatives of any order are right.
 
-`Supernet` has all operations on all edges and is a function of their weights too: with `Gumbel` it is what GDAS
-searches with (Dong & Yang, Searching for a Robust Neural Architecture in Four GPU Hours, CVPR 2019,
-https://arxiv.org/abs/1910.04465), and what gives hypergradients in an architecture.
+`Supernet` has all operations on all edges and is a function of their weights too. `spaces.Cells` draws the weights and
+makes hypergradients in the architecture of it.
 """
 
 from __future__ import annotations
@@ -471,68 +470,6 @@ def inherited(supernet: Supernet, cell: Cell, state: Mapping[str, Tensor]) -> tu
             if name.startswith(f"{old}.") and (target := new + name.removeprefix(old)) in own:
                 found[target] = value
     return net, found
-
-
-# --- sampling architectures
-# ------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Gumbel:
-    """Architectures drawn from logits, one operation an edge, with gradients in the logits (GDAS, equations 4 to 6).
-
-    An edge's operation is ``argmax(alpha + noise)`` with Gumbel noise: it is k with probability softmax(alpha)_k.
-    Forward the weights are one-hot; backward they are ``softmax((log softmax(alpha) + noise) / tau)``, the
-    straight-through estimator. The noise is an argument, so that a loss stays one function while its second
-    derivatives are taken.
-
-    Args:
-        tau: Temperature of the backward softmax, see `falling`.
-
-    Raises:
-        ValueError: If the temperature is not above zero.
-
-    Example:
-        >>> g = torch.Generator().manual_seed(0)
-        >>> alpha = architecture(g).requires_grad_()
-        >>> weights = Gumbel()(alpha, gumbel_noise(g))
-        >>> weights.sum(1).tolist(), bool(weights.detach().max() == 1)
-        ([1.0, 1.0, 1.0, 1.0, 1.0, 1.0], True)
-    """
-
-    tau: float = 10.0
-
-    def __post_init__(self) -> None:
-        if not self.tau > 0:
-            raise ValueError(f"The temperature is {self.tau}; give a number above 0.")
-
-    def __call__(self, alpha: Tensor, noise: Tensor) -> Tensor:
-        """Weights ``[edges, operations]`` from logits and noise of the same shape."""
-        soft = F.softmax((F.log_softmax(alpha, 1) + noise) / self.tau, 1)
-        hard = F.one_hot(soft.detach().argmax(1), soft.shape[1]).to(soft)
-        return hard + (soft - soft.detach())  # in this order the values are exactly 0 and 1
-
-    @classmethod
-    def falling(cls, step: int, steps: int, *, start: float = 10.0, end: float = 0.1) -> Gumbel:
-        """The temperature at `step` of `steps`, from `start` linearly to `end` as GDAS lowers it.
-
-        Example:
-            >>> [round(Gumbel.falling(k, 3).tau, 2) for k in range(3)]
-            [10.0, 5.05, 0.1]
-        """
-        if not 0 <= step < steps:
-            raise ValueError(f"There is no step {step} of {steps}; count from 0.")
-        return cls(start + (end - start) * step / max(1, steps - 1))
-
-
-def architecture(generator: torch.Generator, *, scale: float = 1e-3) -> Tensor:
-    """Logits ``[edges, operations]`` to begin a search with: nearly zero, as GDAS begins."""
-    return scale * torch.randn(len(EDGES), len(OPS), generator=generator)
-
-
-def gumbel_noise(generator: torch.Generator) -> Tensor:
-    """Gumbel noise ``[edges, operations]``: ``-log(E)`` with E exponential."""
-    return -torch.empty(len(EDGES), len(OPS)).exponential_(generator=generator).log()
 
 
 def _check_skeleton(size: int, cells: int, stages: int) -> None:

@@ -23,7 +23,7 @@ from condensery.fitting import Adam, CrossEntropy, Execution, Held, Recipe, Sgd,
 from condensery.net import Net
 from condensery.nets.graph import candidates
 from condensery.recipes.tuning import tuned
-from condensery.search.spaces import Categorical, Config, Infeasible, Space, Value
+from condensery.search.settings import Categorical, Config, Infeasible, Settings, Value
 
 Report = Callable[[int, float], None]
 """Told of a look at validation on the way, ``(number of the look, score)``; may raise to end the trial."""
@@ -181,7 +181,7 @@ def held(x: Tensor, y: Tensor) -> Held:
 # ------------------------------------------------------------------------------------------------------------------
 
 
-def graph_networks(*, widths: tuple[int, ...] = (128, 256), depths: tuple[int, ...] = (2, 4)) -> Space:
+def graph_networks(*, widths: tuple[int, ...] = (128, 256), depths: tuple[int, ...] = (2, 4)) -> Settings:
     """The 40 graph networks of HCDC's appendix J as a space: ten kinds, two widths, two depths.
 
     Args:
@@ -193,7 +193,7 @@ def graph_networks(*, widths: tuple[int, ...] = (128, 256), depths: tuple[int, .
         40
     """
     names = tuple(name.split()[0] for name, _ in candidates(features=1, classes=2, widths=(8,), depths=(2,)))
-    return Space({"net": Categorical(names), "net.width": Categorical(widths), "net.depth": Categorical(depths)})
+    return Settings({"net": Categorical(names), "net.width": Categorical(widths), "net.depth": Categorical(depths)})
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Search spaces: named settings, each with the values that it may take, in an order in which they can be decided.
+"""Search spaces for users: named settings, each with the values that it may take, in the order they are decided in.
 
 A space knows three ways of deciding: by an Optuna trial, by a generator, and by picking from a finite number of
 choices (grids, controllers). A setting that only matters where an earlier one has certain values is wrapped in `When`.
@@ -264,8 +264,8 @@ class When:
 
 
 @dataclass(frozen=True)
-class Space:
-    """Settings and their values.
+class Settings:
+    """A search space: settings and their values.
 
     Args:
         parameters: Each setting's values, in the order in which they are decided.
@@ -275,7 +275,7 @@ class Space:
         ValueError: If there is nothing to search, a setting stands twice, or one depends on a later one.
 
     Example:
-        >>> space = Space({
+        >>> space = Settings({
         ...     "eval.optimizer": Categorical(("sgd", "adam")),
         ...     "eval.lr": Float(1e-3, 1e-1, log=True),
         ...     "eval.momentum": When(Float(0.0, 0.9), {"eval.optimizer": ("sgd",)}),
