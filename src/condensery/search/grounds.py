@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -22,8 +22,12 @@ from condensery.evaluate.nodes import NodeRecipe, Nodes, fit_nodes, node_accurac
 from condensery.fitting import Adam, CrossEntropy, Execution, Held, Recipe, Sgd, Source, Trained, accuracy, training
 from condensery.net import Net
 from condensery.nets.graph import candidates
+from condensery.recipes import Evaluation
+from condensery.recipes import values as words
 from condensery.recipes.tuning import tuned
-from condensery.search.settings import Categorical, Config, Infeasible, Settings, Value
+from condensery.search.settings import Categorical, Cells, Config, Float, Infeasible, Int, Parameter, Settings, Value, When
+
+_LENGTH = ("epochs", "steps")
 
 Report = Callable[[int, float], None]
 """Told of a look at validation on the way, ``(number of the look, score)``; may raise to end the trial."""
@@ -88,6 +92,37 @@ class ImageFamily:
 
     network: Mapping[str, Any]
 
+    def typed(self, space: Settings) -> Settings:
+        """A space whose settings all exist and have values of the right kind; words such as ``none`` are read.
+
+        Raises:
+            ValueError: In one sentence, for a setting that is not there or a value that does not fit.
+        """
+        kinds = self._kinds(space)
+        unknown = [name for name in (*space.fixed, *space.parameters) if name not in kinds]
+        if unknown:
+            raise ValueError(_unknown(unknown[0], kinds))
+        fixed = {name: words.read(value, kinds[name], name) for name, value in space.fixed.items()}
+        parameters = {name: _typed(entry, name, kinds) for name, entry in space.parameters.items()}
+        return Settings(parameters, fixed)
+
+    def networks(self, space: Settings) -> list[str]:
+        """The names of the networks that a space has."""
+        entry = space.parameters.get("net", Categorical((space.fixed.get("net", self.network["net"]),)))
+        if not isinstance(entry, Categorical):
+            raise ValueError("net takes choices, names of networks; give such.")
+        proper = {name.lower(): name for name in nets.VISION}
+        unknown = [name for name in entry.choices if str(name).lower() not in proper]
+        if unknown:
+            raise ValueError(f"There is no network {unknown[0]!r}; choose from {', '.join(nets.VISION)}.")
+        return [proper[str(name).lower()] for name in entry.choices]
+
+    def _kinds(self, space: Settings) -> dict[str, str]:
+        kinds = {f"eval.{name}": kind for name, kind in words.fields_of(Evaluation, without=_LENGTH).items()}
+        for network in self.networks(space):
+            kinds |= {f"net.{name}": kind for name, kind in words.arguments_of(nets.VISION[network]).items()}
+        return {"net": "str", **kinds}
+
     def module(self, config: Mapping[str, Value]) -> nn.Module:
         """A network of a configuration.
 
@@ -95,7 +130,7 @@ class ImageFamily:
             Infeasible: If there is no such network.
         """
         given = {name.removeprefix("net."): value for name, value in config.items() if name.startswith("net.")}
-        name = config.get("net", self.network["net"])
+        name = _proper(str(config.get("net", self.network["net"])))
         kept = ("channels", "classes", "size")
         base = self.network if name == self.network["net"] else {key: self.network[key] for key in kept}
         try:
@@ -170,6 +205,37 @@ class ImageGround:
                 report(looks[trained.epoch], self.measure(trained, self.validation))
         assert trained is not None  # training hands over at least the untrained network
         return trained
+
+
+def _proper(name: str) -> str:
+    """A network's name as it is spelt."""
+    return next((known for known in nets.VISION if known.lower() == name.lower()), name)
+
+
+def _unknown(name: str, kinds: Mapping[str, str]) -> str:
+    if name.removeprefix("eval.") in _LENGTH and name.startswith("eval."):
+        return (
+            f"{name} is not searched: a pass over a condensed set is not one over the real data; leave it out, and give "
+            "the lengths for both."
+        )
+    return f"There is no setting {name!r}; there are {', '.join(kinds)}."
+
+
+def _typed(entry: Parameter | When, name: str, kinds: Mapping[str, str]) -> Parameter | When:
+    """Values of the kind that a setting takes."""
+    if isinstance(entry, When):
+        of = {k: tuple(words.read(v, kinds[k], k) for v in values) for k, values in entry.of.items()}
+        inner = _typed(entry.parameter, name, kinds)
+        assert not isinstance(inner, When)
+        return When(inner, of)
+    if isinstance(entry, Categorical):
+        return Categorical(tuple(words.read(value, kinds[name], name) for value in entry.choices))
+    if isinstance(entry, Float | Int):
+        for value in (entry.low, entry.high):
+            words.read(value, kinds[name], name)
+    if isinstance(entry, Cells) and name != "net.code":
+        raise ValueError(f"{name} is not a cell; cells are values of net.code.")
+    return entry
 
 
 def held(x: Tensor, y: Tensor) -> Held:
@@ -252,8 +318,6 @@ class NodeGround:
         kind = type(optimizer)
         assert kind in (Adam, Sgd)
         changed = {"lr": float(rate or 0.0), "weight_decay": float(decay or 0.0)}
-        from dataclasses import replace
-
         steps = config.get("eval.steps", recipe.steps)
         return replace(recipe, optimizer=replace(optimizer, **changed), steps=int(steps or 0))
 
