@@ -93,7 +93,7 @@ def among_confirmed(done: Sequence[Confirmed], generator: torch.Generator) -> Ag
     if len(done) < 3:
         return None
     cheap, real = [c.searched for c in done], [c.validation.mean for c in done]
-    return agreement(cheap, real, generator, k=min(3, len(done)))
+    return agreement(cheap, real, generator, k=min(3, len(done)), draws=300)
 
 
 @dataclass(frozen=True)
