@@ -51,7 +51,7 @@ from condensery.search.settings import Config
 TARGET = Path(__file__).parent / "results" / "search"
 WORK = Path("runs/benchmarks/search")
 SETS = ("random", "k-center", "dc", "dm")
-PER_CLASS, CELLS, TRIALS, CONFIRMED = 10, 50, 30, 3
+PER_CLASS, CELLS, TRIALS, CONFIRMED = 10, 50, 20, 3
 SEED = 0
 
 SPACE = Settings(
@@ -92,7 +92,9 @@ def main() -> None:
 
 def pooled() -> ImageData:
     full = cd.data.fashion_mnist()
-    train, validation, test = (_first(part, k) for part, k in ((full.train, 1000), (full.validation, 200), (full.test, 1000)))
+    train, validation, test = (
+        _first(part, k) for part, k in ((full.train, 1000), (full.validation, 200), (full.test, 1000))
+    )
     return image_data("fashion-mnist-14", train, classes=full.classes, validation=validation, test=test).prepared()
 
 
@@ -154,10 +156,11 @@ class Listed:
         self.left = iter([{"net.code": cell.code} for cell in cells])
 
     def ask(self) -> Config | None:
+        """The next cell."""
         return next(self.left, None)
 
     def tell(self, config: Config, score: float | None) -> None:
-        pass
+        """Changes nothing."""
 
 
 def cells(on: str, data: ImageData) -> None:
@@ -188,7 +191,7 @@ def tuned(on: str, data: ImageData) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     family = ImageFamily({"net": "ConvNet", "channels": 1, "classes": 10, "size": 14})
-    recipe = cd.Recipe(epochs=3, batch_size=50, schedule=WarmupCosine(20))
+    recipe = cd.Recipe(epochs=2, batch_size=50, schedule=WarmupCosine(20))
     real = ImageGround(family, data.train, data.validation, recipe)
     ground, seconds = real, 0.0
     if on != "real":
@@ -201,7 +204,9 @@ def tuned(on: str, data: ImageData) -> None:
     trials = study.trials()
     done = []
     chosen = best(trials, CONFIRMED)
-    for one in confirm(chosen, functools.partial(real.fit, test=data.test), (100, 101), log=WORK / f"confirmed-{on}.json"):
+    for one in confirm(
+        chosen, functools.partial(real.fit, test=data.test), (100, 101), log=WORK / f"confirmed-{on}.json"
+    ):
         print(f"optuna {on} confirmed {one}", flush=True)
         done.append(one)
     once = sum(c.seconds for c in done[:-1]) / (2 * len(done[:-1]))
@@ -220,7 +225,11 @@ def tuned(on: str, data: ImageData) -> None:
 
 
 def surroundings() -> dict[str, Any]:
-    return {"seed": SEED, "versions": {"condensery": cd.__version__, "torch": str(torch.__version__)}, "hardware": processor()}
+    return {
+        "seed": SEED,
+        "versions": {"condensery": cd.__version__, "torch": str(torch.__version__)},
+        "hardware": processor(),
+    }
 
 
 def processor() -> str:

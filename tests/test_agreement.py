@@ -85,7 +85,7 @@ def test_equal_scores_rank_nothing() -> None:
 
 
 def test_the_interval_covers_as_often_as_it_says() -> None:
-    """Spearman's correlation of normal pairs is (6 / pi) asin(rho / 2); 90 % intervals hold it about nine times in ten."""
+    """Spearman's correlation of normal pairs is (6 / pi) asin(rho / 2); 90 % intervals hold it mostly."""
     rho, g = 0.7, np.random.default_rng(0)
     truth = 6 / math.pi * math.asin(rho / 2)
     covered = 0

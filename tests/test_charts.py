@@ -25,7 +25,9 @@ def test_points_lie_where_the_axes_say() -> None:
     for px, py in ((0.0, 10.0), (1.0, 20.0)):
         distance = np.hypot(found[:, 0] - across.at(px), found[:, 1] - up.at(py))
         assert (distance < 6).sum() > 8  # the rim of the point
-    assert all(min(math.hypot(p[0] - across.at(a), p[1] - up.at(b)) for a, b in zip(x, y, strict=True)) < 7 for p in found)
+    assert all(
+        min(math.hypot(p[0] - across.at(a), p[1] - up.at(b)) for a, b in zip(x, y, strict=True)) < 7 for p in found
+    )
 
 
 def test_groups_have_colours_and_a_legend() -> None:

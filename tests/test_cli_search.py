@@ -63,7 +63,13 @@ def test_a_search_leaves_everything_in_its_folder(made: Path, sampler: str) -> N
     cost = result["cost"]
     assert cost["condensing"] > 0
     assert cost["spent"] == pytest.approx(cost["condensing"] + cost["searching"] + cost["confirming"])
-    for part in ("The best 3 of 4 trials on digits", "winner   net.width=4 ", "test accuracy", "condensing", "ranking  "):
+    for part in (
+        "The best 3 of 4 trials on digits",
+        "winner   net.width=4 ",
+        "test accuracy",
+        "condensing",
+        "ranking  ",
+    ):
         assert part in done.out
 
 
@@ -105,7 +111,9 @@ def test_ctrl_c_says_how_to_go_on_and_nothing_is_different(made: Path, monkeypat
         assert "holds a search already; add --resume" in complaint(*asked)
         again = json.loads(call(*asked, "--resume", "--json").out)
         for key in ("trials", "confirmed"):
-            assert [(t["config"], t.get("score")) for t in again[key]] == [(t["config"], t.get("score")) for t in whole[key]]
+            assert [(t["config"], t.get("score")) for t in again[key]] == [
+                (t["config"], t.get("score")) for t in whole[key]
+            ]
         assert again["winner"]["test"] == whole["winner"]["test"]
         if sampler == "reinforce":
             assert len(read(Path("b-reinforce") / "trials.jsonl")) == 4
@@ -123,7 +131,9 @@ def test_a_finished_search_is_resumed_by_doing_nothing(made: Path, monkeypatch: 
     monkeypatch.setattr(ImageGround, "fit", forbidden)
     call(*asked, "--resume")
     assert (Path("a") / "confirmed.json").read_bytes() == before
-    assert "has sampler = 'random', not 'grid'" in complaint(*command(made, "--sampler", "grid", "--out", "a", "--resume"))
+    assert "has sampler = 'random', not 'grid'" in complaint(
+        *command(made, "--sampler", "grid", "--out", "a", "--resume")
+    )
     more = command(made, "--sampler", "random", "--out", "a", "--resume", "--trials", 9)
     assert "has trials = 4, not 9" in complaint(*more)
 

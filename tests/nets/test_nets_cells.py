@@ -57,7 +57,7 @@ def test_cells_of_the_same_structure_compute_the_same_function() -> None:
             groups.setdefault(cell.structure, []).append(cell)
     several = [cells for name, cells in groups.items() if len(cells) > 1 and name]
     x = torch.tensor([0.3, 0.7], dtype=torch.float64)
-    scale = {e: v for e, v in enumerate((1.0 + torch.rand(6, generator=g, dtype=torch.float64)).tolist())}
+    scale = dict(enumerate((1.0 + torch.rand(6, generator=g, dtype=torch.float64)).tolist()))
     for cells in several[:150]:
         first, last = cells[0], cells[-1]
         own = [[e for e, op in enumerate(c.ops) if op in (Op.CONV1, Op.CONV3)] for c in (first, last)]
@@ -150,7 +150,10 @@ def test_derivatives_in_theta_weights_and_images_are_right() -> None:
         (g,) = torch.autograd.grad(loss(theta, weights, x), weights, create_graph=True)
         return g.square().sum()
 
-    for function, point in ((lambda w: squared_hypergradient(w, x), weights), (lambda v: squared_hypergradient(weights, v), x)):
+    for function, point in (
+        (lambda w: squared_hypergradient(w, x), weights),
+        (lambda v: squared_hypergradient(weights, v), x),
+    ):
         direction = torch.randn(point.shape, dtype=torch.float64, generator=generator(5))
         (gradient,) = torch.autograd.grad(function(point), point)
         step = 1e-6

@@ -166,9 +166,13 @@ def test_graph_networks_are_tried_on_graphs() -> None:
     config: Config = {"net": "GCN", "net.width": 8, "net.depth": 2}
     assert here(config) == 1.0 == here.fit(config, 0, nodes).test()
     assert here({**config, "eval.lr": 0.0}) < 1.0
-    with pytest.raises(ValueError, match="no graph network 'XNN'; choose from GCN"):
+    with pytest.raises(ValueError, match=r"no graph network 'XNN'; choose from GCN"):
         here({**config, "net": "XNN"})
-    with pytest.raises(ValueError, match="needs net, net.width and net.depth"):
+    with pytest.raises(ValueError, match=r"no setting 'eval.steps' for graphs"):
+        here({**config, "eval.steps": 3})
+    with pytest.raises(ValueError, match=r"eval.lr is 'x'; give a number"):
+        here({**config, "eval.lr": "x"})
+    with pytest.raises(ValueError, match=r"needs net, net.width and net.depth"):
         here({"net": "GCN"})
 
 

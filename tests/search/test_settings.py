@@ -42,7 +42,9 @@ class Scripted:
     def __init__(self, **values: object) -> None:
         self.values, self.asked = values, []  # type: ignore[var-annotated]
 
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
         self.asked.append((name, low, high, step, log))
         return self.values.get(name, low)  # type: ignore[return-value]
 
@@ -210,7 +212,10 @@ def test_a_file_is_read_and_written_back(tmp_path: Path) -> None:
         ({"a": {"value": 1, "when": {"b": 1}}}, "when does not go with value"),
         ({"a": {"choices": [[1]]}}, "is no value of a setting"),
         ({"a": {"int": [1, 2], "when": {}}}, "when takes a table"),
-        ({"a": {"int": [1, 2]}, "a.b": {"int": [1, 2]}, "x": {"value": 1}, "x.y": {"value": 2, "int": [1, 2]}}, "x.y: give one of"),
+        (
+            {"a": {"int": [1, 2]}, "a.b": {"int": [1, 2]}, "x": {"value": 1}, "x.y": {"value": 2, "int": [1, 2]}},
+            "x.y: give one of",
+        ),
         ({"a.b": {"int": [1, 2]}, "a": {"b": {"int": [1, 2]}}}, "a.b stands there twice"),
         ({"a": {"value": 1}}, "no setting to search"),
     ],

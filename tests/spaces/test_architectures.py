@@ -1,6 +1,8 @@
-"""Architectures as smooth hyperparameters: the draws are those of the logits, and the gradients those of the softmax."""
+"""Architectures as smooth hyperparameters: draws as the logits say, gradients as the softmax does."""
 
 from __future__ import annotations
+
+import itertools
 
 import pytest
 import torch
@@ -44,7 +46,7 @@ def test_the_temperature_falls() -> None:
     taus = [Gumbel.falling(k, 11, start=10, end=0.1).tau for k in range(11)]
     assert taus[0] == 10
     assert taus[-1] == pytest.approx(0.1)
-    assert all(a - b == pytest.approx(0.99) for a, b in zip(taus, taus[1:], strict=False))
+    assert all(a - b == pytest.approx(0.99) for a, b in itertools.pairwise(taus))
     assert Gumbel.falling(0, 1).tau == 10
     with pytest.raises(ValueError, match="no step 3 of 3"):
         Gumbel.falling(3, 3)

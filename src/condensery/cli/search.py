@@ -159,18 +159,12 @@ def search(
     budget: Annotated[
         float, typer.Option(help="Share of the recipe's passes in each trial.", rich_help_panel=_SEARCH)
     ] = 1.0,
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Processes, for tpe and gp; more than 1 is not reproducible.")
-    ] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes, for tpe and gp; more than 1 is not reproducible.")] = 1,
     confirm: Annotated[
         int, typer.Option(min=1, help="How many of the best are trained on real data.", rich_help_panel=_REAL)
     ] = 5,
-    confirm_n: Annotated[
-        int, typer.Option(min=1, help="Networks for each of them.", rich_help_panel=_REAL)
-    ] = 1,
-    full_epochs: Annotated[
-        int, typer.Option(min=1, help="Passes over the real data.", rich_help_panel=_REAL)
-    ] = 20,
+    confirm_n: Annotated[int, typer.Option(min=1, help="Networks for each of them.", rich_help_panel=_REAL)] = 1,
+    full_epochs: Annotated[int, typer.Option(min=1, help="Passes over the real data.", rich_help_panel=_REAL)] = 20,
     seed: o.Seed = 0,
     device: o.Where = o.Device.auto,
     out: o.Out = None,
@@ -271,7 +265,9 @@ class Results:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
         except BlockingIOError:
-            raise ValueError(f"Another process searches in {self.path}; wait for it, or choose another --out.") from None
+            raise ValueError(
+                f"Another process searches in {self.path}; wait for it, or choose another --out."
+            ) from None
         finally:
             os.close(handle)
 
@@ -356,7 +352,7 @@ def _identity(
         "network": dict(ground.family.network),
         "recipe": to_config(ground.recipe),
         "real": to_config(grounds.real.recipe),
-        "measure": ground.measure.__name__,  # type: ignore[attr-defined]
+        "measure": ground.measure.__name__,
         "networks": len(ground.seeds),
         "sampler": how.sampler.value,
         "pruner": how.pruner.value,
@@ -422,8 +418,8 @@ def _study(how: How, folder: Results) -> Study:
 
     from condensery.search import Study
 
-    samplers = {Sampler.tpe: optuna.samplers.TPESampler, Sampler.gp: optuna.samplers.GPSampler}
-    pruners = {
+    samplers: dict[Sampler, Any] = {Sampler.tpe: optuna.samplers.TPESampler, Sampler.gp: optuna.samplers.GPSampler}
+    pruners: dict[Pruner, Any] = {
         Pruner.none: optuna.pruners.NopPruner,
         Pruner.median: optuna.pruners.MedianPruner,
         Pruner.halving: optuna.pruners.SuccessiveHalvingPruner,
@@ -454,7 +450,9 @@ def _confirmed(tried: list[Trial], grounds: Grounds, folder: Results, count: int
 
     chosen = library.best(tried, count)
     if not chosen:
-        raise ValueError("No trial has a score: every configuration diverged, was pruned or made nothing; widen the space.")
+        raise ValueError(
+            "No trial has a score: every configuration diverged, was pruned or made nothing; widen the space."
+        )
     fit = partial(grounds.real.fit, test=grounds.data.test)
     done: list[Confirmed] = []
     with progress(len(chosen), "on real data", "starting") as bar:
@@ -478,7 +476,10 @@ def words(config: dict[str, Any]) -> str:
         >>> words({"eval.lr": 0.012345678, "net.norm": "group"})
         'eval.lr=0.01235 net.norm=group'
     """
-    said = (f"{value:.4g}" if isinstance(value, float) else "none" if value is None else str(value) for value in config.values())
+    said = (
+        f"{value:.4g}" if isinstance(value, float) else "none" if value is None else str(value)
+        for value in config.values()
+    )
     return " ".join(f"{name}={value}" for name, value in zip(config, said, strict=True))
 
 
@@ -538,7 +539,9 @@ def _say(plain: dict[str, Any], folder: Results, grounds: Grounds) -> None:
     tested = plain["winner"]["test"]
     mean = 100 * sum(tested) / len(tested)
     say(f"winner   {words(plain['winner']['config'])}")
-    say(f"         test accuracy {mean:.1f} % (n={len(tested)}), trained on all {len(grounds.data.train):,} real images")
+    say(
+        f"         test accuracy {mean:.1f} % (n={len(tested)}), trained on all {len(grounds.data.train):,} real images"
+    )
     if found is not None and found["spearman"]["value"] is not None:
         s = found["spearman"]
         say(
@@ -550,7 +553,8 @@ def _say(plain: dict[str, Any], folder: Results, grounds: Grounds) -> None:
     say(f"time     {duration(cost['spent'])}: {parts}")
     say(f"         the same trials on real data: about {duration(cost['on_real'])}, by the time that the best took")
     say(f"results  {folder.path}")
-    say(f"trained  in the search {describe_recipe(grounds.searched.recipe)}; on real data {describe_recipe(grounds.real.recipe)}")
+    say(f"trained  in the search {describe_recipe(grounds.searched.recipe)}")
+    say(f"         on real data {describe_recipe(grounds.real.recipe)}")
 
 
 def _table(plain: dict[str, Any]) -> Table:
@@ -558,13 +562,17 @@ def _table(plain: dict[str, Any]) -> Table:
 
     rows = sorted(plain["confirmed"], key=lambda one: -one["searched"])
     names = list(dict.fromkeys(name for one in rows for name in one["config"]))
-    table = Table(title=f"The best {len(rows)} of {len(plain['trials'])} trials on {plain['dataset']}", title_justify="left")
+    table = Table(
+        title=f"The best {len(rows)} of {len(plain['trials'])} trials on {plain['dataset']}", title_justify="left"
+    )
     for name in names:
         table.add_column(name, justify="right")
     for heading in ("score in\nthe search", "real\nvalidation, %", "time on\nreal data"):
         table.add_column(heading, justify="right")
     for one in rows:
-        cells = [words({name: one["config"][name]}).partition("=")[2] if name in one["config"] else "" for name in names]
+        cells = [
+            words({name: one["config"][name]}).partition("=")[2] if name in one["config"] else "" for name in names
+        ]
         mean = 100 * sum(one["validation"]) / len(one["validation"])
         style = "bold" if one["config"] == plain["winner"]["config"] else None
         table.add_row(*cells, f"{one['searched']:.4g}", f"{mean:.1f}", duration(one["seconds"]), style=style)

@@ -89,9 +89,7 @@ class Agreement:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {
-            name: value.to_json() if isinstance(value, Interval) else value for name, value in vars(self).items()
-        }
+        return {name: value.to_json() if isinstance(value, Interval) else value for name, value in vars(self).items()}
 
 
 def spearman(cheap: Sequence[float], real: Sequence[float]) -> float:
@@ -184,7 +182,7 @@ def bootstrap(
         raise ValueError(f"{draws} draws at the level {level} make no interval; give at least 1, and a share.")
     a, b = _checked(cheap, real)
     index = torch.randint(len(a), (draws, len(a)), generator=generator).numpy()
-    found = np.array([statistic(a[i], b[i]) for i in index])  # type: ignore[arg-type]
+    found = np.array([statistic(a[i], b[i]) for i in index])
     found = found[~np.isnan(found)]
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2]) if len(found) else (math.nan, math.nan)
     return Interval(float(statistic(a, b)), float(low), float(high))  # type: ignore[arg-type]
@@ -260,7 +258,7 @@ def split(
     marks = np.asarray(seen, dtype=bool)
     parts = {"seen": marks, "held out": ~marks, "all": np.ones(len(a), dtype=bool)}
     return {
-        name: agreement(a[part], b[part], generator, **options)  # type: ignore[arg-type]
+        name: agreement(a[part], b[part], generator, **options)
         for name, part in parts.items()
         if part.sum() >= 2
     }

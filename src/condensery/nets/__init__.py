@@ -68,7 +68,8 @@ __all__ = [
 ]
 
 VISION: dict[str, type[nn.Module]] = {
-    net.__name__: net for net in (ConvNet, AlexNet, VGG11, VGG11Narrow, ResNet18, ResNet18Flat, ResNet18AP, MLP, LeNet, CellNet)
+    net.__name__: net
+    for net in (ConvNet, AlexNet, VGG11, VGG11Narrow, ResNet18, ResNet18Flat, ResNet18AP, MLP, LeNet, CellNet)
 }
 
 

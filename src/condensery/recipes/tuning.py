@@ -38,7 +38,9 @@ def tuned(recipe: Recipe, settings: Mapping[str, Value]) -> Recipe:
     """
     unknown = sorted(set(settings) - set().union(*_PARTS.values()))
     if unknown:
-        raise ValueError(f"A recipe has no setting {unknown[0]!r}; it has {', '.join(sorted(set().union(*_PARTS.values())))}.")
+        raise ValueError(
+            f"A recipe has no setting {unknown[0]!r}; it has {', '.join(sorted(set().union(*_PARTS.values())))}."
+        )
     made = Evaluation(**{**_plain(recipe), **settings}).recipe()
     parts = {part: getattr(made, part) for part, names in _PARTS.items() if names & settings.keys()}
     if "epochs" in parts and "steps" not in parts:

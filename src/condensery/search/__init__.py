@@ -8,15 +8,9 @@ say how. `confirm` trains the best on real data and tests the winner.
 from condensery.search.confirm import Confirmed, Cost, among_confirmed, confirm
 from condensery.search.controller import Reinforce
 from condensery.search.files import read_space, space_from, space_to
-from condensery.search.grounds import (
-    Fitted,
-    Ground,
-    ImageFamily,
-    ImageGround,
-    NodeGround,
-    graph_networks,
-    likelihood,
-)
+from condensery.search.graphs import NodeGround, graph_networks
+from condensery.search.grounds import Fitted, Ground
+from condensery.search.images import ImageFamily, ImageGround, likelihood
 from condensery.search.settings import Categorical, Cells, Config, Float, Infeasible, Int, Settings, When
 from condensery.search.strategies import Grid, Random
 from condensery.search.studies import Study, objective, trials_of

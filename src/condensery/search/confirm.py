@@ -71,7 +71,9 @@ def confirm(chosen: Sequence[Trial], fit: Fit, seeds: Sequence[int], *, log: Pat
         if found is None:
             found, networks[key(trial.config)] = _trained(trial, fit, seeds)
         elif found.validation.n != len(seeds):
-            raise ValueError(f"{log} has {found.validation.n} networks for each configuration; give as many, or a new file.")
+            raise ValueError(
+                f"{log} has {found.validation.n} networks for each configuration; give as many, or a new file."
+            )
         done.append(found)
         known[key(trial.config)] = found
         _write(log, known)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condensery.net import Net
@@ -17,7 +16,7 @@ class _Decision(NamedTuple):
 
     name: str
     choice: int
-    count: int
+    choices: int
 
 
 class Reinforce:

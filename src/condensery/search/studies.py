@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from joblib import Parallel, delayed
 
-from condensery.search.grounds import Ground
-from condensery.search.settings import Settings
+from condensery.search.grounds import Ground, Report
+from condensery.search.settings import Config, Settings
 from condensery.search.trials import PRUNED, Trial, attempt
 
 if TYPE_CHECKING:
@@ -72,8 +72,14 @@ def objective(space: Settings, ground: Ground) -> Callable[[optuna.Trial], float
                 raise module.TrialPruned
 
         wall, cpu = time.perf_counter(), time.process_time()
+
+        def suggested(config: Config, report: Report | None = None) -> float:
+            config = space.suggest(trial)
+            trial.set_user_attr(_CONFIG, config)
+            return ground(config, report)
+
         try:
-            found = attempt(lambda _config, _report: _suggested(trial, space, ground, report), {}, trial.number)
+            found = attempt(suggested, {}, trial.number, report)
         except module.TrialPruned:
             found = Trial(trial.number, {}, None, PRUNED, time.perf_counter() - wall, time.process_time() - cpu)
         for name, value in ((_CPU, found.cpu), (_SECONDS, found.seconds), (_WHY, found.why)):
@@ -83,12 +89,6 @@ def objective(space: Settings, ground: Ground) -> Callable[[optuna.Trial], float
         return found.score
 
     return tried
-
-
-def _suggested(trial: optuna.Trial, space: Settings, ground: Ground, report: Callable[[int, float], None]) -> float:
-    config = space.suggest(trial)
-    trial.set_user_attr(_CONFIG, config)
-    return ground(config, report)
 
 
 def trials_of(study: optuna.Study) -> list[Trial]:

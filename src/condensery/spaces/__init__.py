@@ -1,8 +1,9 @@
 """Search spaces: hyperparameters as a vector that training and validation losses are smooth functions of.
 
 A `Space` is what HCDC condenses for. Some are bases, around a network: `Plain` (no hyperparameter), `Folds`,
-`Filters`, `Cells`, `Alternatives` (the last two draw one architecture a call, by `Gumbel`). Others are put around a space and add hyperparameters of training: `WeightDecay`, `LabelSmoothing`, `Blend`
-(the strength of an augmentation), `LearningRate`.
+`Filters`, `Cells` and `Alternatives` (which draw one architecture a call, by `Gumbel`). Others are put around a space
+and add hyperparameters of training: `WeightDecay`, `LabelSmoothing`, `Blend` (the strength of an augmentation),
+`LearningRate`.
 """
 
 from condensery.spaces.architectures import Alternatives, Cells

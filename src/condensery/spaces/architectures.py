@@ -123,7 +123,7 @@ class Alternatives:
 
     @property
     def size(self) -> int:
-        """p."""
+        """P."""
         return len(self.nets)
 
     def init(self, generator: torch.Generator, *, device: torch.device | str | None = None) -> Tensor:

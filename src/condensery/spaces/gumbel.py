@@ -60,5 +60,5 @@ class Gumbel:
 
 
 def gumbel_noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Gumbel noise of the shape, precision and device of `like`, drawn by a CPU generator: ``-log(E)``, E exponential."""
+    """Gumbel noise of the shape, precision and device of `like`, drawn by a CPU generator: -log of an exponential."""
     return -torch.empty(like.shape).exponential_(generator=generator).log().to(like)
