@@ -137,6 +137,96 @@ class Neumann:
 
 
 @dataclass(frozen=True)
+class AutoNeumann:
+    """The Neumann series with a step size from the measured largest eigenvalue, so that it cannot diverge.
+
+    Power iteration gives a lower bound of the spectral radius, which is at least half of it after a few steps but for
+    a start at a right angle to the top eigenvector; ``lr = 1 / estimate`` is then below ``2 / lambda_max``. If A is not
+    positive, as a network's Hessian away from a minimum, the series still grows along the directions of negative
+    curvature, by (1 + |lambda| / lambda_max) a term; `lift` measures the lowest eigenvalue as well and, if it is
+    negative, solves (A + 2 |lambda_min| I) x = b instead. The residuals are those of the system that is solved.
+
+    Args:
+        steps: Terms.
+        power: Steps of power iteration.
+        lift: See above.
+        seed: Of the vector that power iteration starts from.
+
+    Example:
+        >>> a, b = torch.diag(torch.tensor([100.0, 50.0])), torch.ones(2)
+        >>> AutoNeumann(steps=50)(lambda v: a @ v, b).x.tolist()
+        [0.009999999776482582, 0.019999999552965164]
+    """
+
+    steps: int
+    power: int = 10
+    lift: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_steps(self.steps)
+        if self.power < 1:
+            raise ValueError(f"power is {self.power}; give 1 or more.")
+
+    def fitted(self, matvec: Matvec, like: Tensor) -> Solve:
+        """The solver for one A: measured once, for any number of right-hand sides.
+
+        Args:
+            matvec: v -> A v.
+            like: A vector of the shape, precision and device of A's.
+        """
+        largest = self._radius(matvec, like)
+        shift = 0.0
+        if self.lift:
+            lowest = largest - self._radius(lambda v: largest * v - matvec(v), like)
+            shift = 2 * max(0.0, -lowest)
+        if not largest + shift > 0:  # A is zero as far as was seen: any step size will do
+            return Neumann(self.steps, 1.0)
+        series = Neumann(self.steps, 1 / (largest + shift))
+        return series if shift == 0 else _Shifted(series, shift)
+
+    def __call__(self, matvec: Matvec, b: Tensor, start: Tensor | None = None) -> Solution:
+        """See `Solve`."""
+        return self.fitted(matvec, b)(matvec, b, start)
+
+    @torch.no_grad()
+    def _radius(self, matvec: Matvec, like: Tensor) -> float:
+        """|A v| for a unit vector v after power iteration: never above the spectral radius, whatever the signs."""
+        generator = torch.Generator().manual_seed(self.seed)
+        v = torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
+        size = v.norm()
+        for _ in range(self.power):
+            v = _apply(matvec, v / size)
+            size = v.norm()
+            if not size > 0:
+                return 0.0
+        return size.item()
+
+
+@dataclass(frozen=True)
+class _Shifted:
+    """A solver of (A + shift I) x = b."""
+
+    solve: Solve
+    shift: float
+
+    def __call__(self, matvec: Matvec, b: Tensor, start: Tensor | None = None) -> Solution:
+        """See `Solve`."""
+        return self.solve(lambda v: matvec(v) + self.shift * v, b, start)
+
+
+def fitted(solve: Solve, matvec: Matvec, like: Tensor) -> Solve:
+    """A solver that has measured what it needs to know of A, for several right-hand sides; others as they are.
+
+    Args:
+        solve: The solver; one with a method ``fitted(matvec, like)`` is asked for another.
+        matvec: v -> A v.
+        like: A vector of the shape, precision and device of A's.
+    """
+    return solve.fitted(matvec, like) if hasattr(solve, "fitted") else solve
+
+
+@dataclass(frozen=True)
 class AdamSolve:
     """Adam on 1/2 <x, A x> - <x, b>, whose gradient is A x - b: the solver of RCIG (Loo et al. 2023, section 3.4).
 
@@ -185,22 +275,47 @@ class Direct:
 
     dtype: torch.dtype | None = torch.float64
 
-    @torch.no_grad()
     def __call__(self, matvec: Matvec, b: Tensor, start: Tensor | None = None) -> Solution:
         """See `Solve`; `start` is not needed.
 
         Raises:
             ValueError: If A is not positive definite.
         """
-        dtype = self.dtype or b.dtype
-        a = (matvec.matrix() if hasattr(matvec, "matrix") else materialise(matvec, b)).to(dtype)
-        right = b.detach().reshape(-1, 1).to(dtype)
+        return self.fitted(matvec, b)(matvec, b, start)
+
+    @torch.no_grad()
+    def fitted(self, matvec: Matvec, like: Tensor) -> Solve:
+        """The solver for one A: factorised once, for any number of right-hand sides.
+
+        Args:
+            matvec: v -> A v.
+            like: A vector of the shape, precision and device of A's.
+
+        Raises:
+            ValueError: If A is not positive definite.
+        """
+        a = matvec.matrix() if hasattr(matvec, "matrix") else materialise(matvec, like)
+        a = a.to(self.dtype or like.dtype)
         factor, bad = torch.linalg.cholesky_ex((a + a.T) / 2)
         if int(bad):
             raise ValueError("The matrix is not positive definite (or not finite); give a larger ridge or damping.")
-        x = torch.cholesky_solve(right, factor)
+        return _Factored(a, factor)
+
+
+@dataclass(frozen=True, eq=False)
+class _Factored:
+    """A solver of A x = b with A ``[n, n]`` at hand."""
+
+    a: Tensor
+    factor: Tensor
+
+    @torch.no_grad()
+    def __call__(self, matvec: Matvec, b: Tensor, start: Tensor | None = None) -> Solution:
+        """See `Solve`."""
+        right = b.detach().reshape(-1, 1).to(self.a)
+        x = torch.cholesky_solve(right, self.factor)
         log = _Log(right, torch.zeros_like(x), right)
-        log.note(x, right - a @ x)
+        log.note(x, right - self.a @ x)
         return log.solution(x.view_as(b).to(b.dtype), 1)
 
 

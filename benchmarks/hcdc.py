@@ -1,0 +1,97 @@
+"""How well condensed validation data rank hyperparameters: HCDC beside other condensation and early stopping.
+
+    python benchmarks/hcdc.py folds --seeds 0 1 2          # table 7: every method, both ratios; going on where stopped
+    python benchmarks/hcdc.py folds --seeds 0 --methods reference random dc --ratios 0.02
+
+Writes one JSON file a run to benchmarks/results/hcdc/; what is there already is not computed again. The data are looked
+for where CONDENSERY_DATA says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import condensery as cd
+import hcdc_folds as folds
+from condensery.memory import keep_freed_memory
+from condensery.store import write_text
+from trajectories import processor
+
+TARGET = Path(__file__).parent / "results" / "hcdc"
+FOLD_METHODS = ["reference", "reference-again", "random", "dc", "dm", "early", "hcdc", "hcdc-shared"]
+
+
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("runs/hcdc"), help="condensed sets")
+    parser.add_argument("--threads", type=int, default=1)
+    commands = parser.add_subparsers(dest="command", required=True)
+    table = commands.add_parser("folds")
+    table.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    table.add_argument("--ratios", type=float, nargs="+", default=[0.02, 0.04], choices=list(folds.STEPS))
+    table.add_argument("--methods", nargs="+", default=FOLD_METHODS, choices=FOLD_METHODS)
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()
+    {"folds": run_folds}[options.command](options)
+
+
+def run_folds(options: argparse.Namespace) -> None:
+    data = folds.images(None)
+    for seed in options.seeds:
+        for method in options.methods:
+            for ratio in [None] if method.startswith("reference") else options.ratios:
+                name = f"folds-{method}" + (f"-{ratio:g}" if ratio else "") + f"-seed{seed}"
+                what = {"method": method, "ratio": ratio, "seed": seed}
+                once(name, what, partial(fold_run, options, data, method, ratio, seed))
+
+
+def fold_run(options: argparse.Namespace, data: Any, method: str, ratio: float | None, seed: int) -> dict[str, Any]:
+    """One method on one partition."""
+    if ratio is None:
+        return folds.reference(data, seed, training_seed=seed + (50 if method == "reference-again" else 0))
+    if method == "early":
+        return folds.early(data, ratio, seed)
+    if method.startswith("hcdc"):
+        return folds.calibrated(data, ratio, seed, options.work, shared=method == "hcdc-shared")
+    return folds.standard(method, data, ratio, seed, options.work)
+
+
+def once(name: str, what: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> None:
+    """Write a result unless it is there."""
+    path = TARGET / f"{name}.json"
+    if path.exists():
+        return
+    start, wall = time.process_time(), time.time()
+    found = compute()
+    facts = {**what, **found, "cpu_s": time.process_time() - start, "wall_s": time.time() - wall, **surroundings()}
+    TARGET.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(facts, indent=1) + "\n")
+    print(f"{name}: {facts['cpu_s']:.0f} CPU s", flush=True)
+
+
+def surroundings() -> dict[str, Any]:
+    """What the numbers were made on."""
+    return {
+        "threads": torch.get_num_threads(),
+        "hardware": {"processor": processor()},
+        "versions": {"torch": torch.__version__, "condensery": cd.__version__},
+        "command": sys.argv[1:],
+    }
+
+
+if __name__ == "__main__":
+    main()
