@@ -12,7 +12,7 @@ from condensery.batch import Batch
 from condensery.net import Net
 from condensery.nets.cells import Cell, Mixture, Supernet
 from condensery.spaces import Alternatives, Cells, Gumbel, gumbel_noise
-from support import generator
+from support import generator, numerical_gradient
 
 
 def cells(**options: object) -> Cells:
@@ -131,3 +131,30 @@ def test_what_is_no_space_is_refused() -> None:
         Cells(Net(nn.Linear(2, 2)))
     with pytest.raises(ValueError, match="nothing to choose among 1"):
         Alternatives([Net(nn.Linear(2, 2))])
+
+
+def test_hcdc_condenses_for_architectures() -> None:
+    """The objective's gradient on a space of cells is that of its value, and descending it turns the hypergradients."""
+    from condensery.bilevel.learner import Converged, Momentum
+    from condensery.bilevel.solve import AutoNeumann
+    from condensery.methods.hcdc import HCDC, Pieces
+    from condensery.synthetic import Images
+
+    space = cells(candidates=[Cell("3ns31p"), Cell("1ssps3")])
+    g = generator(3)
+    train = Batch(torch.randn(8, 1, 4, 4, generator=g).double(), torch.arange(8) % 2)
+    real = Batch(torch.randn(20, 1, 4, 4, generator=g).double(), torch.arange(20) % 2)
+    images = Images(torch.randn(4, 1, 4, 4, generator=g).double(), torch.tensor([0, 0, 1, 1]))
+    learner = Converged(Momentum(0.05), solve=AutoNeumann(4), matrix=False, warm=False)
+    method = HCDC(space, train, Pieces.of(real), g, learner=learner, steps=4, every=2, repeat=1000, lr_set=0.05)
+    value = method(images)
+    (gradient,) = torch.autograd.grad(value, images.values)
+    directions, found = numerical_gradient(lambda: method(images), images.values, directions=2)
+    wanted = (directions * gradient).flatten(1).sum(1)
+    assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-9)
+    optimizer = method.optimizer(images)
+    for _ in range(15):
+        optimizer.zero_grad()
+        method(images).backward()
+        optimizer.step()
+    assert method(images) < 0.85 * value

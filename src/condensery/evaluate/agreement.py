@@ -257,11 +257,7 @@ def split(
         raise ValueError(f"{len(a)} configurations have {len(seen)} marks; give one for each.")
     marks = np.asarray(seen, dtype=bool)
     parts = {"seen": marks, "held out": ~marks, "all": np.ones(len(a), dtype=bool)}
-    return {
-        name: agreement(a[part], b[part], generator, **options)
-        for name, part in parts.items()
-        if part.sum() >= 2
-    }
+    return {name: agreement(a[part], b[part], generator, **options) for name, part in parts.items() if part.sum() >= 2}
 
 
 def _checked(cheap: Sequence[float], real: Sequence[float]) -> tuple[Vector, Vector]:
