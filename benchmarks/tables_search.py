@@ -35,8 +35,8 @@ def cells() -> str:
         return NOTHING
     truth = scores(real)
     lines = [
-        "| trained on | cells | Spearman | Kendall | lost by taking the best | lost, best of 5 tried | best 5 among its best 5 "
-        "| CPU seconds to make | CPU seconds a cell |",
+        "| trained on | cells | Spearman | Kendall | lost by taking the best | lost, best of 5 tried | "
+        "best 5 among its best 5 | CPU seconds to make | CPU seconds a cell |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in CHEAP:
@@ -57,11 +57,11 @@ def cells() -> str:
     best = 100 * max(truth.values())
     lines += [
         "",
-        f"{len(truth)} connected cells that compute different functions (`CellNet`, width 8, two stages), Fashion-MNIST at "
-        "14x14, 10 images a class or 2,000 real ones, scored on 2,000 real validation images; one network a cell. "
-        f"The real ones take {each:.1f} CPU seconds a cell; the best cell has {best:.1f} %, the worst "
-        f"{100 * min(truth.values()):.1f} %. In brackets 95 % bootstrap intervals over cells. {real['hardware']}, 1 thread. "
-        "Made by `benchmarks/search.py cells`, files in `benchmarks/results/search/`.",
+        f"{len(truth)} connected cells that compute different functions (`CellNet`, width 8, two stages), "
+        "Fashion-MNIST at 14x14, 10 images a class or 2,000 real ones, scored on 2,000 real validation images; one "
+        f"network a cell. The real ones take {each:.1f} CPU seconds a cell; the best cell has {best:.1f} %, the worst "
+        f"{100 * min(truth.values()):.1f} %. In brackets 95 % bootstrap intervals over cells. {real['hardware']}, 1 "
+        "thread. Made by `benchmarks/search.py cells`, files in `benchmarks/results/search/`.",
     ]
     return "\n".join(lines)
 
@@ -77,7 +77,8 @@ def tuning() -> str:
     if not rows:
         return NOTHING
     lines = [
-        "| searched on | trials | to condense | to search | to confirm | in all | winner, real validation | winner, test |",
+        "| searched on | trials | to condense | to search | to confirm | in all | winner, real validation | "
+        "winner, test |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, found in rows:
@@ -90,11 +91,11 @@ def tuning() -> str:
         )
     lines += [
         "",
-        "CPU seconds. Optuna's TPE over width, depth, normalisation and pooling of a ConvNet, learning rate and weight decay; "
-        "Fashion-MNIST at 14x14, 10,000 real training images (two passes) or 10 images a class (120 steps), all scored on 2,000 "
-        "real validation images; the best 3 are then trained on the real images, two networks each, and the winner is tested. "
-        f"One search each. {rows[0][1]['hardware']}, 1 thread. Made by `benchmarks/search.py optuna`, files in "
-        "`benchmarks/results/search/`.",
+        "CPU seconds. Optuna's TPE over width, depth, normalisation and pooling of a ConvNet, learning rate and weight "
+        "decay; Fashion-MNIST at 14x14, 10,000 real training images (two passes) or 10 images a class (120 steps), all "
+        "scored on 2,000 real validation images; the best 3 are then trained on the real images, two networks each, "
+        f"and the winner is tested. One search each. {rows[0][1]['hardware']}, 1 thread. Made by "
+        "`benchmarks/search.py optuna`, files in `benchmarks/results/search/`.",
     ]
     return "\n".join(lines)
 
