@@ -144,10 +144,10 @@ def test_two_searches_do_not_share_a_folder(made: Path) -> None:
     call(*asked)
 
 
-def test_pruned_trials_are_counted(made: Path) -> None:
-    done = call(*command(made, "--pruner", "median", "--trials", 12, "--n", 1, "--budget", 0.02, "--json"))
-    plain = json.loads(done.out)
-    assert len(plain["trials"]) == 12
+@pytest.mark.parametrize("pruner", ["median", "halving", "hyperband"])
+def test_pruned_trials_are_counted(made: Path, pruner: str) -> None:
+    plain = json.loads(call(*command(made, "--pruner", pruner, "--trials", 8, "--confirm", 1, "--json")).out)
+    assert len(plain["trials"]) == 8
     assert {t["why"] for t in plain["trials"]} <= {"", "pruned"}
 
 
@@ -161,6 +161,8 @@ def test_pruned_trials_are_counted(made: Path) -> None:
         (["--space", "nowhere.toml"], "nowhere.toml: No such file"),
         (["--space", "bad.toml"], "bad.toml: eval.lr: give one of float, int"),
         (["--space", "unknown.toml"], "There is no setting 'net.size'"),
+        (["--levels", 3], "--levels is for grid and reinforce, not for tpe"),
+        (["--validation", 0.2], "leave --validation out"),
         (["--budget", 0], "cannot be scaled by 0"),
         (["--net", "nonet"], "There is no network 'nonet'"),
     ],
@@ -178,9 +180,12 @@ def test_a_search_needs_sets_of_these_data(made: Path) -> None:
     )
     call("condense", "digits", "--whiten", "zca", "--set", "net.width=4", "--set", "steps=1", "--out", "zca")
     assert "have different preprocessing" in complaint(*command(made, "--val", "zca"))
+    assert "generated-log is a recommendation log" in complaint(
+        "search", "generated-log", "--space", made / "space.toml", "--on", "real"
+    )
     Path("taken").mkdir()
     (Path("taken") / "x").write_text("")
-    assert "is not the folder of a search" in complaint(*command(made, "--out", "taken"))
+    assert "not the folder of a search" in complaint(*command(made, "--out", "taken"))
 
 
 def test_a_space_of_nothing_that_works_is_said(made: Path) -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from functools import partial
@@ -15,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from condensery.catalog import DataSource
+from condensery.catalog import DataSource, is_log
 from condensery.cli import options as o
 from condensery.cli.condense import network_options
 from condensery.cli.console import Interrupted, again, duration, emit, note, progress, say, show
@@ -26,7 +22,7 @@ if TYPE_CHECKING:
 
     from condensery.artifact import Artifact
     from condensery.data import ImageData
-    from condensery.search import Confirmed, Cost, ImageGround, Settings, Study, Trial
+    from condensery.search import Confirmed, Cost, ImageGround, SearchFolder, Settings, Study, Trial
 
 
 class On(str, Enum):  # noqa: UP042  # typer shows the values of a str enum
@@ -113,6 +109,7 @@ class Grounds:
 
 
 def search(
+    context: typer.Context,
     data: o.Data,
     space: Annotated[
         Path, typer.Option(help="The search space, a .toml or .json file.", rich_help_panel=_SEARCH, show_default=False)
@@ -159,7 +156,12 @@ def search(
     budget: Annotated[
         float, typer.Option(help="Share of the recipe's passes in each trial.", rich_help_panel=_SEARCH)
     ] = 1.0,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes, for tpe and gp; more than 1 is not reproducible.")] = 1,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Processes, for tpe and gp; more than 1 is not reproducible.", rich_help_panel=_SEARCH
+        ),
+    ] = 1,
     confirm: Annotated[
         int, typer.Option(min=1, help="How many of the best are trained on real data.", rich_help_panel=_REAL)
     ] = 5,
@@ -183,8 +185,9 @@ def search(
 
     The test images are read once, by the winner, after everything else.
     """
-    from condensery.search import read_space
+    from condensery.search import SearchFolder, read_space
 
+    _check_options(context, data, sampler, with_set=train is not None)
     how = How(sampler, pruner, trials, levels, jobs, seed)
     asked = read_space(space)
     sets = _sets(train, val, on)
@@ -195,11 +198,13 @@ def search(
     artifact = next(iter(sets.values()), None)
     source = DataSource(data, data_root, size, validation) if artifact is None else source_of(artifact, data, data_root)
     network = network_options(net, width, norm)
-    grounds = _grounds(source, sets, network, device.value, (on, score, n, budget, full_epochs))
+    grounds = _grounds(
+        source, sets, network, device.value, (on, score, budget, full_epochs, tuple(range(seed, seed + n)))
+    )
     typed = grounds.searched.family.typed(asked)
-    folder = Results(out or Path("runs") / f"search-{source.short}-{on.value}-{sampler.value}-seed{seed}")
-    folder.claim(_identity(folder, how, source, grounds, typed, sets, (on, confirm, confirm_n)), resume=resume)
-    with folder.locked():
+    folder = SearchFolder(out or Path("runs") / f"search-{source.short}-{on.value}-{sampler.value}-seed{seed}")
+    identity = _identity(how, source, grounds, typed, sets, (on, confirm, confirm_n))
+    with folder.claimed(identity, resume=resume):
         try:
             tried = _tried(how, typed, grounds, folder)
             done = _confirmed(tried, grounds, folder, confirm, [seed + 1000 + k for k in range(confirm_n)])
@@ -212,64 +217,24 @@ def search(
     _say(plain, folder, grounds)
 
 
-class Results:
-    """The folder of a search."""
+def _check_options(context: typer.Context, data: str, sampler: Sampler, *, with_set: bool) -> None:
+    """Refuse what was given and means nothing here.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.settings, self.study, self.trials = path / "search.json", path / "study.log", path / "trials.jsonl"
-        self.confirmed, self.result, self.picture = path / "confirmed.json", path / "result.json", path / "scatter.png"
+    Raises:
+        ValueError: Naming it.
+    """
 
-    def claim(self, identity: dict[str, Any], *, resume: bool) -> None:
-        """Take the folder for a search.
+    def given(name: str) -> bool:
+        source = context.get_parameter_source(name)
+        return source is not None and source.name == "COMMANDLINE"
 
-        Raises:
-            ValueError: If something else is there.
-        """
-        from condensery.runs import flatten
-        from condensery.store import write_text
-
-        begun = any(file.is_file() for file in (self.study, self.trials))
-        if self.settings.is_file() and begun:
-            if not resume:
-                raise ValueError(
-                    f"{self.path} holds a search already; add --resume to go on with it, or choose another --out."
-                )
-            try:
-                before = flatten(json.loads(self.settings.read_text(encoding="utf-8")))
-            except (ValueError, AttributeError):
-                raise ValueError(f"{self.settings} is damaged; choose another --out.") from None
-            now = flatten(json.loads(json.dumps(identity)))
-            changed = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
-            if changed:
-                k = changed[0]
-                raise ValueError(
-                    f"The search in {self.path} has {k} = {before.get(k)!r}, not {now.get(k)!r}; resume it with the "
-                    "same settings, or choose another --out."
-                )
-            return
-        if self.path.exists() and not self.settings.is_file() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise ValueError(f"{self.path} exists and is not the folder of a search; choose another --out.")
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_text(self.settings, json.dumps(identity, indent=2) + "\n")
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from searching in the folder; the lock goes with the process.
-
-        Raises:
-            ValueError: If one does.
-        """
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError:
-            raise ValueError(
-                f"Another process searches in {self.path}; wait for it, or choose another --out."
-            ) from None
-        finally:
-            os.close(handle)
+    if is_log(data):
+        raise ValueError(f"{data} is a recommendation log; searches are for images, and in Python for graphs.")
+    if given("levels") and sampler not in (Sampler.grid, Sampler.reinforce):
+        raise ValueError(f"--levels is for grid and reinforce, not for {sampler.value}; leave it out.")
+    for name in ("validation", "size"):
+        if given(name) and with_set:
+            raise ValueError(f"The data are split and sized as for the condensed set; leave --{name} out.")
 
 
 def _sets(train: Path | None, val: Path | None, on: On) -> dict[str, Artifact]:
@@ -295,7 +260,7 @@ def _grounds(
     sets: dict[str, Artifact],
     network: dict[str, str],
     device: str,
-    how: tuple[On, Score, int, float, int],
+    how: tuple[On, Score, float, int, tuple[int, ...]],
 ) -> Grounds:
     """What is searched and confirmed on."""
     from condensery import nets, recipes, runs, scoring
@@ -303,7 +268,7 @@ def _grounds(
     from condensery.fitting import Held, accuracy
     from condensery.search import ImageFamily, ImageGround, likelihood
 
-    on, score, n, budget, full_epochs = how
+    on, score, budget, full_epochs, seeds = how
     data = runs.open_data(source, device=runs.pick_device(device))
     for artifact in sets.values():
         data = prepared_for(artifact, data)
@@ -314,7 +279,7 @@ def _grounds(
         base = nets.describe(runs.build_network(plan.network, data))
     whole = scoring.full_recipe(len(data.train), full_epochs)
     train, validation = runs.working(data.train), runs.working(data.validation)
-    real = ImageGround(ImageFamily(base), train, validation, whole, seeds=tuple(range(n)))
+    real = ImageGround(ImageFamily(base), train, validation, whole, seeds=seeds)
     if on is On.real:
         measure = accuracy if score is Score.accuracy else likelihood
         return Grounds(data, replace(real, recipe=whole.scaled(budget), measure=measure), real, 0.0)
@@ -331,7 +296,6 @@ def _grounds(
 
 
 def _identity(
-    folder: Results,
     how: How,
     source: DataSource,
     grounds: Grounds,
@@ -369,12 +333,12 @@ def _described(artifact: Artifact) -> dict[str, Any]:
     """A set so that another one of the same name is told from it."""
     import hashlib
 
-    values = artifact.images.values.detach().cpu().contiguous()
-    digest = hashlib.blake2b(values.numpy().tobytes(), digest_size=8).hexdigest()
+    parts = (part.detach().cpu().contiguous().numpy().tobytes() for part in artifact.batch())
+    digest = hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
     return {"method": artifact.method, "images": len(artifact.images.classes), "seed": artifact.seed, "digest": digest}
 
 
-def _tried(how: How, space: Settings, grounds: Grounds, folder: Results) -> list[Trial]:
+def _tried(how: How, space: Settings, grounds: Grounds, folder: SearchFolder) -> list[Trial]:
     """The trials, found or made, with a progress bar."""
     with progress(how.trials, "trials", "starting") as bar:
         if how.sampler in _OPTUNA:
@@ -390,11 +354,11 @@ def _tried(how: How, space: Settings, grounds: Grounds, folder: Results) -> list
     return done
 
 
-def _by_optuna(how: How, space: Settings, grounds: Grounds, folder: Results, bar: Any) -> list[Trial]:
+def _by_optuna(how: How, space: Settings, grounds: Grounds, folder: SearchFolder, bar: Any) -> list[Trial]:
     from condensery.search.studies import load_optuna
 
     optuna = load_optuna()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its advice would break the progress bar
     study = _study(how, folder)
     ground = grounds.searched if how.pruner is Pruner.none else replace(grounds.searched, looks=_LOOKS)
     if folder.study.is_file():
@@ -412,7 +376,7 @@ def _by_optuna(how: How, space: Settings, grounds: Grounds, folder: Results, bar
     return study.trials()
 
 
-def _study(how: How, folder: Results) -> Study:
+def _study(how: How, folder: SearchFolder) -> Study:
     """The study with what the options name."""
     import optuna
 
@@ -444,7 +408,9 @@ def _strategy(how: How, space: Settings) -> Any:
     return Random(space, generator) if how.sampler is Sampler.random else Reinforce(space, generator, levels=how.levels)
 
 
-def _confirmed(tried: list[Trial], grounds: Grounds, folder: Results, count: int, seeds: list[int]) -> list[Confirmed]:
+def _confirmed(
+    tried: list[Trial], grounds: Grounds, folder: SearchFolder, count: int, seeds: list[int]
+) -> list[Confirmed]:
     """The best on real data, with a progress bar; the last one is the winner with its test accuracy."""
     from condensery import search as library
 
@@ -484,7 +450,7 @@ def words(config: dict[str, Any]) -> str:
 
 
 def _report(
-    how: How, tried: list[Trial], done: list[Confirmed], grounds: Grounds, folder: Results, n: int
+    how: How, tried: list[Trial], done: list[Confirmed], grounds: Grounds, folder: SearchFolder, n: int
 ) -> dict[str, Any]:
     """Everything as plain data, written into the folder with the picture."""
     import torch
@@ -518,7 +484,7 @@ def _cost(tried: list[Trial], done: list[Confirmed], grounds: Grounds, n: int) -
     return Cost(grounds.condensing, sum(t.seconds for t in tried), seconds, len(tried), n * once)
 
 
-def _draw(done: list[Confirmed], winner: Confirmed, folder: Results, grounds: Grounds) -> None:
+def _draw(done: list[Confirmed], winner: Confirmed, folder: SearchFolder, grounds: Grounds) -> None:
     from condensery import charts, pictures
 
     points = charts.Points("confirmed", [one.searched for one in done], [one.validation.mean for one in done])
@@ -532,7 +498,7 @@ def _draw(done: list[Confirmed], winner: Confirmed, folder: Results, grounds: Gr
     pictures.save(picture, folder.picture)
 
 
-def _say(plain: dict[str, Any], folder: Results, grounds: Grounds) -> None:
+def _say(plain: dict[str, Any], folder: SearchFolder, grounds: Grounds) -> None:
     """The table and what it cost."""
     show(_table(plain))
     cost, found = plain["cost"], plain["agreement"]

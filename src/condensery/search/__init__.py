@@ -8,6 +8,7 @@ say how. `confirm` trains the best on real data and tests the winner.
 from condensery.search.confirm import Confirmed, Cost, among_confirmed, confirm
 from condensery.search.controller import Reinforce
 from condensery.search.files import read_space, space_from, space_to
+from condensery.search.folder import SearchFolder
 from condensery.search.graphs import NodeGround, graph_networks
 from condensery.search.grounds import Fitted, Ground
 from condensery.search.images import ImageFamily, ImageGround, likelihood
@@ -33,6 +34,7 @@ __all__ = [
     "NodeGround",
     "Random",
     "Reinforce",
+    "SearchFolder",
     "Settings",
     "Study",
     "Trial",

@@ -104,7 +104,7 @@ class Cost:
 
     Attributes:
         condensing: To make the sets that it ran on.
-        searching: All trials.
+        searching: All trials, added up.
         confirming: The best ones on real data.
         trials: How many trials.
         real_trial: One trial on real data: the mean over the confirmed networks.

@@ -171,17 +171,19 @@ class Study:
         """
         module = load_optuna()
         study, tried = self.open(), objective(space, ground)
-        states = module.trial.TrialState
+        states, made = module.trial.TrialState, list[int]()
+
+        def note(_: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+            made.append(trial.number)
+
         while True:
             ended = len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED)))
             under_way = len(study.get_trials(deepcopy=False, states=(states.RUNNING,)))
             if ended + under_way >= trials:
                 return
             study.sampler = self.sampler(_mixed(self.seed, worker, ended))
-            study.optimize(tried, n_trials=1)
-            last = trials_of(study)
-            if last:
-                yield last[-1]
+            study.optimize(tried, n_trials=1, callbacks=[note])
+            yield next(trial for trial in trials_of(study) if trial.number == made[-1])
 
     def run_workers(self, space: Settings, ground: Ground, trials: int, workers: int) -> Iterator[int]:
         """The same by several processes, one thread each.
@@ -201,7 +203,7 @@ class Study:
 
 
 def _work(study: Study, space: Settings, ground: Ground, trials: int, worker: int) -> int:
-    load_optuna().logging.set_verbosity(load_optuna().logging.WARNING)
+    load_optuna().logging.set_verbosity(load_optuna().logging.ERROR)
     for _ in study.run(space, ground, trials, worker=worker):
         pass
     return worker
