@@ -169,6 +169,7 @@ def built(data: LogData, *settings: str) -> tuple[dconrec.DConRec, dconrec.Setti
             **plan.pool,
             "tail_of": dconrec.TailOf(str(plan.pool["tail_of"])),
             "compensation": Compensation(str(plan.pool["compensation"])),
+            "begin": dconrec.Begin(str(plan.pool["begin"])),
         }
     )
     model = MF(data.num_users, data.num_items, 4)
@@ -367,6 +368,18 @@ def test_selections_have_exactly_the_budget(settings: tuple[str, ...], data: Log
     assert made[0].indices is not None
     assert torch.equal(data.train.keys[made[0].indices], made[0].log.keys)
     assert (made[0].form, made[0].pseudo) == (Form.SELECTED, 0)
+
+
+def test_what_a_proxy_thinks_best_is_half_unrecorded(data: LogData, source: LogSource) -> None:
+    plan = logs.load("proxy-best", "", 0.3, overrides=["proxy.epochs=3", "proxy.dim=4"])
+    told: list[int] = []
+    made = log_runs.select(plan, data, source, tell=lambda epoch, score: told.append(epoch))
+    budget = round(0.3 * len(data.train))
+    assert (len(made.log), made.pseudo, made.indices) == (budget, round(budget / 2), None)
+    assert told == [1, 2, 3]
+    assert made.proxy["dim"] == 4
+    whole = logs.load("proxy-best", "", 0.3, overrides=["proxy.epochs=3", "proxy.dim=4", "unseen=0"])
+    assert log_runs.select(whole, data, source).pseudo == 0
 
 
 def test_rows_of_single_recommenders_merge_to_those_of_the_library(data: LogData) -> None:

@@ -539,6 +539,16 @@ LOG_CORESETS: dict[str, Coreset] = {
             2022,
             "https://doi.org/10.1145/3488560.3498439",
         ),
+        Coreset(
+            "proxy-best",
+            "Proxy's best",
+            "condensery.methods.dconrec:proxy_best",
+            "proxy",
+            "takes what a trained proxy ranks first: recorded interactions and ones that nobody recorded",
+            "",
+            0,
+            "",
+        ),
     )
 }
 """Selections of a recommendation log's interactions."""

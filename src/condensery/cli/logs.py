@@ -58,7 +58,7 @@ def check_pair(method: str, data: str) -> None:
     if catalog.is_log(data):
         raise ValueError(
             f"{data} is a recommendation log and {method} is for images; use condense --method dconrec, or "
-            "select --coreset random, majority or svp."
+            "select --coreset random, majority, svp or proxy-best."
         )
 
 
@@ -173,7 +173,7 @@ def condense(asked: Asked, *, budget: float, watch: tuple[int, int, bool], resum
 
     if asked.method.lower() in LOG_CORESETS:
         raise ValueError(
-            f"{asked.method} chooses recorded interactions; use: condensery select DATA --coreset {asked.method}."
+            f"{asked.method} is a selection, not a method; use: condensery select DATA --coreset {asked.method}."
         )
     whole = asked.plan()
     plan = whole.with_budget(budget)
@@ -228,7 +228,8 @@ def select_into(folder: Folder, plan: LogPlan, asked: Asked) -> LogArtifact:
 
     source = asked.source(plan.data)
     data = _open(source, asked.device)
-    with _proxy_bar(int(plan.options.get("passes") or 0)) as tell:
+    whole = plan.proxy.epochs if plan.proxy is not None and plan.needs_proxy else 0
+    with _proxy_bar(int(plan.options.get("passes") or whole)) as tell:
         artifact = log_runs.select(plan, data, source, seed=asked.seed, tell=tell)
     folder.claim(log_runs.settings(plan, source, data, seed=asked.seed), resume=True)
     artifact.save(folder.artifact)

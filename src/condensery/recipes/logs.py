@@ -235,11 +235,27 @@ class SvpOptions:
             raise ValueError(f"negatives is {self.negatives} and passes {self.passes}; give 1 or more.")
 
 
+@dataclass(frozen=True)
+class ProxyBestOptions:
+    """What a proxy thinks best.
+
+    Attributes:
+        unseen: Share of the budget for items that a user does not have.
+    """
+
+    unseen: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.unseen <= 1:
+            raise ValueError(f"unseen is {self.unseen:g}; give a share between 0 and 1.")
+
+
 _OPTIONS: dict[str, type] = {
     "dconrec": DConRecOptions,
     "random": RandomOptions,
     "majority": MajorityOptions,
     "svp": SvpOptions,
+    "proxy-best": ProxyBestOptions,
 }
 _PREFIXES = {
     "method": "",
@@ -302,8 +318,10 @@ class LogPlan:
 
     @property
     def needs_proxy(self) -> bool:
-        """Whether a proxy is trained before the run."""
-        return bool(self.pool and self.pool["pseudo"])
+        """Whether a proxy is trained to its end before the run or the selection."""
+        if not self.pool:
+            return self.method == "proxy-best"
+        return bool(self.pool["pseudo"]) or self.pool["begin"] == "proxy"
 
     def with_budget(self, budget: float) -> LogPlan:
         """The same plan with a share of the steps, at least one.
@@ -346,7 +364,8 @@ def load(method: str, dataset: str, ratio: float, *, overrides: Sequence[str] = 
     estimator = read.get(("method", "estimator"), DConRecOptions.estimator)
     estimator = str(values.read(estimator, "EstimatorName", "estimator"))
     origin: list[str] = []
-    for rule in _read("logs" if entry.name in catalog.LOG_CORESETS else entry.name)["rule"]:
+    own = files("condensery.recipes").joinpath(f"{entry.name}.toml").is_file()
+    for rule in _read(entry.name if own else "logs")["rule"]:
         if not _applies(rule, dataset, estimator):
             continue
         changes = _lay(entry.name, rule, kinds, chosen)
@@ -406,7 +425,7 @@ def _kinds(method: str) -> dict[str, dict[str, str]]:
     kinds["data"] = values.fields_of(Reading)
     if method == "dconrec":
         kinds["inner"] = {name: training[name] for name in _INNER}
-    if method in catalog.LOG_METHODS or method == "svp":
+    if method in catalog.LOG_METHODS or method in ("svp", "proxy-best"):
         kinds["proxy"] = training if method != "svp" else {name: training[name] for name in _INNER if name != "epochs"}
     return {**kinds, "evaluation": training}
 
