@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import platform
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,7 +25,9 @@ import torch
 import torch.nn.functional as F
 
 import condensery as cd
-from condensery import configs, spaces, store
+import tables_search
+from accuracy import processor
+from condensery import charts, configs, pictures, spaces, store
 from condensery.batch import Batch
 from condensery.bilevel import AutoNeumann, Converged, Momentum
 from condensery.data import ImageData, Labelled
@@ -74,8 +75,12 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("sets")
     commands.add_parser("cells").add_argument("on", choices=("real", "early", *SETS, "hcdc"))
+    commands.add_parser("picture", help="of condensed against real scores, for the documentation")
     commands.add_parser("optuna").add_argument("on", choices=("real", *SETS))
     options = parser.parse_args()
+    if options.command == "picture":
+        picture()
+        return
     torch.set_num_threads(1)
     keep_freed_memory()
     WORK.mkdir(parents=True, exist_ok=True)
@@ -220,6 +225,25 @@ def cells(on: str, data: ImageData) -> None:
     store.write_text(TARGET / f"cells-{on}.json", json.dumps(plain, indent=1) + "\n")
 
 
+def picture() -> None:
+    """The scores of cells on two sets against those on real images, from the result files."""
+    real = tables_search.scores(tables_search.load("cells-real") or {"trials": []})
+    groups = []
+    for name in ("dm", "random"):
+        found = tables_search.load(f"cells-{name}")
+        cheap = {} if found is None else tables_search.scores(found)
+        codes = [code for code in real if code in cheap]
+        points = [cheap[code] for code in codes], [real[code] for code in codes]
+        groups.append(charts.Points(tables_search.NAMES[name], *points))
+    made = charts.scatter(
+        groups,
+        x_title="validation accuracy, trained on 100 images",
+        y_title="validation accuracy, trained on 2,000 real images",
+        title=f"{len(real)} cells on Fashion-MNIST at 14x14",
+    )
+    pictures.save(made, Path(__file__).parent.parent / "docs" / "assets" / "search-cells.png")
+
+
 # --- hyperparameters
 # ------------------------------------------------------------------------------------------------------------------
 
@@ -268,14 +292,6 @@ def surroundings() -> dict[str, Any]:
         "versions": {"condensery": cd.__version__, "torch": str(torch.__version__)},
         "hardware": processor(),
     }
-
-
-def processor() -> str:
-    """The processor's name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

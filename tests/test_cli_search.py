@@ -118,7 +118,8 @@ def test_ctrl_c_says_how_to_go_on_and_nothing_is_different(made: Path, monkeypat
 def test_a_finished_search_is_resumed_by_doing_nothing(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = command(made, "--sampler", "random", "--out", "a")
     call(*asked)
-    before = (Path("a") / "confirmed.json").read_bytes()
+    kept = [Path("a") / name for name in ("confirmed.json", "result.json")]
+    before = [path.read_bytes() for path in kept]
 
     def forbidden(*arguments: object) -> None:
         raise AssertionError
@@ -126,12 +127,12 @@ def test_a_finished_search_is_resumed_by_doing_nothing(made: Path, monkeypatch: 
     monkeypatch.setattr(ImageGround, "__call__", forbidden)
     monkeypatch.setattr(ImageGround, "fit", forbidden)
     call(*asked, "--resume")
-    assert (Path("a") / "confirmed.json").read_bytes() == before
+    assert [path.read_bytes() for path in kept] == before
     assert "has sampler = 'random', not 'grid'" in complaint(
         *command(made, "--sampler", "grid", "--out", "a", "--resume")
     )
     more = command(made, "--sampler", "random", "--out", "a", "--resume", "--trials", 9)
-    assert "has trials = 4, not 9" in complaint(*more)
+    assert "The winner of 4 trials in a has been tested already" in complaint(*more)
 
 
 def test_two_searches_do_not_share_a_folder(made: Path) -> None:

@@ -138,6 +138,8 @@ def test_a_space_is_checked_against_the_networks() -> None:
         {"net.norm": "GROUP"},
     )
     typed = family().typed(space)
+    assert typed.parameters["net"] == Categorical(("ConvNet", "CellNet"))
+    assert typed.parameters["net.code"] == When(Cells(), {"net": ("CellNet",)})
     assert typed.parameters["eval.augment"] == Categorical((None, "dsa"))
     assert typed.fixed == {"net.norm": "group"}
     module = family().module({"net": "cellnet", "net.code": "333333", "net.width": 4, "net.stages": 1})
@@ -386,6 +388,9 @@ def test_only_the_winner_is_tested_and_once(tmp_path: Path) -> None:
     assert again[-1] == winner
     assert len(real.trained) == 6
     assert real.tested == [1, 1]
+    assert all(one.test is None for one in again[:-1])
+    with pytest.raises(ValueError, match="has another winner that was tested already"):
+        list(confirm(chosen(0.6), real, (3, 4), log=log))
     with pytest.raises(ValueError, match="2 networks for each configuration"):
         list(confirm(chosen(0.6), real, (3,), log=log))
     with pytest.raises(ValueError, match="at least one trial"):

@@ -138,6 +138,11 @@ def test_levels() -> None:
         (lambda: Cells("n"), "computes nothing"),
         (lambda: Settings({}), "no setting to search"),
         (lambda: Settings({"a": Int(1, 2)}, {"a": 1}), "both fixed and searched"),
+        (
+            lambda: Settings({"a": Categorical(("x", "y")), "b": When(Int(1, 2), {"a": ("z",)})}),
+            "b depends on a being 'z', which it never is",
+        ),
+        (lambda: Settings({"b": When(Int(1, 2), {"a": (2,)})}, {"a": 1}), "being 2, which it never is"),
         (lambda: Settings({"a": When(Int(1, 2), {"b": (1,)}), "b": Int(1, 2)}), "does not stand before it"),
     ],
 )

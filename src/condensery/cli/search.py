@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from condensery.artifact import Artifact
     from condensery.data import ImageData
-    from condensery.search import Confirmed, Cost, ImageGround, SearchFolder, Settings, Study, Trial
+    from condensery.search import Confirmed, Cost, ImageGround, SearchFolder, Settings, Strategy, Study, Trial
 
 
 class On(str, Enum):  # noqa: UP042  # typer shows the values of a str enum
@@ -205,6 +205,7 @@ def search(
     folder = SearchFolder(out or Path("runs") / f"search-{source.short}-{on.value}-{sampler.value}-seed{seed}")
     identity = _identity(how, source, grounds, typed, sets, (on, confirm, confirm_n))
     with folder.claimed(identity, resume=resume):
+        _check_untested(folder, trials)
         try:
             tried = _tried(how, typed, grounds, folder)
             done = _confirmed(tried, grounds, folder, confirm, [seed + 1000 + k for k in range(confirm_n)])
@@ -235,6 +236,25 @@ def _check_options(context: typer.Context, data: str, sampler: Sampler, *, with_
     for name in ("validation", "size"):
         if given(name) and with_set:
             raise ValueError(f"The data are split and sized as for the condensed set; leave --{name} out.")
+
+
+def _check_untested(folder: SearchFolder, trials: int) -> None:
+    """Refuse to go on with more or fewer trials once a winner has been tested.
+
+    Raises:
+        ValueError: Saying so.
+    """
+    if not folder.result.is_file():
+        return
+    try:
+        asked = json.loads(folder.result.read_text(encoding="utf-8"))["asked"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{folder.result} is damaged; remove it, or choose another --out.") from None
+    if asked != trials:
+        raise ValueError(
+            f"The winner of {asked} trials in {folder.path} has been tested already: another one would be chosen on "
+            f"the test images; give --trials {asked}, or choose another --out."
+        )
 
 
 def _sets(train: Path | None, val: Path | None, on: On) -> dict[str, Artifact]:
@@ -322,7 +342,6 @@ def _identity(
         "pruner": how.pruner.value,
         "levels": how.levels,
         "seed": how.seed,
-        "trials": how.trials,
         "confirm": {"best": confirm, "networks": confirm_n},
         "sets": {name: _described(artifact) for name, artifact in sets.items()},
         "device": grounds.data.train.device.type,
@@ -396,7 +415,7 @@ def _seeded(kind: Any, seed: int) -> Any:
     return kind(seed=seed)
 
 
-def _strategy(how: How, space: Settings) -> Any:
+def _strategy(how: How, space: Settings) -> Strategy:
     """What needs no Optuna."""
     import torch
 
@@ -463,6 +482,7 @@ def _report(
     found = among_confirmed(all_, torch.Generator().manual_seed(how.seed))
     plain = {
         "dataset": grounds.data.name,
+        "asked": how.trials,
         "trials": [asdict(trial) for trial in tried],
         "confirmed": [to_json(one) for one in all_],
         "winner": to_json(winner),
@@ -508,7 +528,7 @@ def _say(plain: dict[str, Any], folder: SearchFolder, grounds: Grounds) -> None:
     say(
         f"         test accuracy {mean:.1f} % (n={len(tested)}), trained on all {len(grounds.data.train):,} real images"
     )
-    if found is not None and found["spearman"]["value"] is not None:
+    if found is not None and None not in found["spearman"].values():
         s = found["spearman"]
         say(
             f"ranking  Spearman {s['value']:.2f} [{s['low']:.2f}, {s['high']:.2f}] against real validation, among the "

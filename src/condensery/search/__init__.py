@@ -15,7 +15,7 @@ from condensery.search.images import ImageFamily, ImageGround, likelihood
 from condensery.search.settings import Categorical, Cells, Config, Float, Infeasible, Int, Settings, When
 from condensery.search.strategies import Grid, Random
 from condensery.search.studies import Study, objective, trials_of
-from condensery.search.trials import Trial, attempt, best, explore
+from condensery.search.trials import Strategy, Trial, attempt, best, explore
 
 __all__ = [
     "Categorical",
@@ -36,6 +36,7 @@ __all__ = [
     "Reinforce",
     "SearchFolder",
     "Settings",
+    "Strategy",
     "Study",
     "Trial",
     "When",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,8 @@ def confirm(chosen: Sequence[Trial], fit: Fit, seeds: Sequence[int], *, log: Pat
         Each configuration as it is validated, then the winner once more, with its test accuracy.
 
     Raises:
-        ValueError: If nothing was chosen, there is no seed, or the log is of other seeds.
+        ValueError: If nothing was chosen, there is no seed, the log is of other seeds, or another configuration of the
+            log has been tested before: the test set would choose between two.
     """
     if not chosen or not seeds:
         raise ValueError("There is nothing to train on real data; give at least one trial with a score, and a seed.")
@@ -77,12 +78,14 @@ def confirm(chosen: Sequence[Trial], fit: Fit, seeds: Sequence[int], *, log: Pat
         done.append(found)
         known[key(trial.config)] = found
         _write(log, known)
-        yield found
+        yield replace(found, test=None)
     winner = max(done, key=lambda c: (c.validation.mean, c.searched))
+    if any(one.test is not None for one in known.values()) and winner.test is None:
+        raise ValueError(f"{log} has another winner that was tested already; search anew, with a new file.")
     if winner.test is None:
         again = networks.get(key(winner.config)) or [fit(winner.config, seed) for seed in seeds]
         tested = Score(tuple(fitted.test() for fitted in again))
-        winner = Confirmed(**{**vars(winner), "test": tested})
+        winner = replace(winner, test=tested)
         _write(log, {**known, key(winner.config): winner})
     yield winner
 

@@ -74,7 +74,7 @@ class ImageFamily:
         unknown = [name for name in (*space.fixed, *space.parameters) if name not in kinds]
         if unknown:
             raise ValueError(_unknown(unknown[0], kinds))
-        fixed = {name: words.read(value, kinds[name], name) for name, value in space.fixed.items()}
+        fixed = {name: _read(value, name, kinds) for name, value in space.fixed.items()}
         parameters = {name: _typed(entry, name, kinds) for name, entry in space.parameters.items()}
         return Settings(parameters, fixed)
 
@@ -190,18 +190,24 @@ def _unknown(name: str, kinds: Mapping[str, str]) -> str:
     return f"There is no setting {name!r}; there are {', '.join(kinds)}."
 
 
+def _read(value: Value, name: str, kinds: Mapping[str, str]) -> Value:
+    """A value of the kind that a setting takes; the names of networks as they are spelt."""
+    found: Value = words.read(value, kinds[name], name)
+    return _proper(str(found)) if name == "net" else found
+
+
 def _typed(entry: Parameter | When, name: str, kinds: Mapping[str, str]) -> Parameter | When:
     """Values of the kind that a setting takes."""
     if isinstance(entry, When):
-        of = {k: tuple(words.read(v, kinds[k], k) for v in values) for k, values in entry.of.items()}
+        of = {k: tuple(_read(v, k, kinds) for v in values) for k, values in entry.of.items()}
         inner = _typed(entry.parameter, name, kinds)
         assert not isinstance(inner, When)
         return When(inner, of)
     if isinstance(entry, Categorical):
-        return Categorical(tuple(words.read(value, kinds[name], name) for value in entry.choices))
+        return Categorical(tuple(_read(value, name, kinds) for value in entry.choices))
     if isinstance(entry, Float | Int):
         for value in (entry.low, entry.high):
-            words.read(value, kinds[name], name)
+            _read(value, name, kinds)
     if isinstance(entry, Cells) and name != "net.code":
         raise ValueError(f"{name} is not a cell; cells are values of net.code.")
     return entry

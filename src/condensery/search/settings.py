@@ -294,10 +294,19 @@ class Settings:
         for name, parameter in self.parameters.items():
             if name in self.fixed:
                 raise ValueError(f"{name} is both fixed and searched; leave one of them out.")
-            for other in parameter.of if isinstance(parameter, When) else ():
+            for other, values in parameter.of.items() if isinstance(parameter, When) else ():
                 if other not in known:
                     raise ValueError(f"{name} depends on {other}, which does not stand before it; move or name it.")
+                self._check_values(name, other, values)
             known.add(name)
+
+    def _check_values(self, name: str, other: str, values: tuple[Value, ...]) -> None:
+        """Each value of a condition must be one that the other setting can have, as far as it has choices."""
+        entry = self.parameters.get(other, Categorical((self.fixed.get(other),)))
+        parameter = entry.parameter if isinstance(entry, When) else entry
+        never = [v for v in values if isinstance(parameter, Categorical) and not _among(v, parameter.choices)]
+        if never:
+            raise ValueError(f"{name} depends on {other} being {never[0]!r}, which it never is; correct the value.")
 
     def suggest(self, trial: Suggests) -> Config:
         """The configuration that an Optuna trial suggests.
