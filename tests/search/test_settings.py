@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from condensery.nets.cells import Cell
 from condensery.search import (
@@ -240,6 +242,26 @@ def test_a_wrong_file_is_explained(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
         with pytest.raises(ValueError, match=sentence):
             read_space(tmp_path / name)
+
+
+WORDS = st.sampled_from(["float", "int", "choices", "cells", "value", "log", "step", "when", "a", "b.c"])
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 9) | st.floats() | st.sampled_from(["sgd", "n3", ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(plain=st.dictionaries(WORDS, PLAIN, max_size=3))
+def test_any_table_is_a_space_or_a_sentence(plain: dict[str, object]) -> None:
+    try:
+        space = space_from(plain)
+    except ValueError as error:
+        assert str(error).endswith(".")
+        return
+    assert space_from(space_to(space)) == space
+    space.draw(generator())
 
 
 def test_configurations_are_plain() -> None:

@@ -88,8 +88,7 @@ class Float:
     def values(self, levels: int) -> tuple[Value, ...]:
         """At most `levels` values, evenly from low to high."""
         if self.step is not None:
-            every = [self.low + k * self.step for k in range(int((self.high - self.low) / self.step + 1e-9) + 1)]
-            return tuple(every[k] for k in _evenly(len(every), levels))
+            return tuple(self.low + k * self.step for k in _evenly(self._count(self.step), levels))
         if self.low == self.high or levels == 1:
             return (self.low,) if self.low == self.high else (self._at(0.5),)
         return tuple(self._at(k / (levels - 1)) for k in range(levels))
@@ -101,12 +100,16 @@ class Float:
     def draw(self, generator: torch.Generator) -> Value:
         """Uniform, in the logarithm where ratios count."""
         if self.step is not None:
-            return _one_of(self.values(10**6), generator)
+            return self.low + self.step * int(torch.randint(self._count(self.step), (), generator=generator))
         return self._at(float(torch.rand((), generator=generator, dtype=torch.float64)))
 
     def choose(self, name: str, pick: Pick, levels: int) -> Value:
         """See `Parameter`."""
         return pick(name, self.values(levels))
+
+    def _count(self, step: float) -> int:
+        """How many values there are, the last one included if rounding alone keeps it from a step's end."""
+        return int((self.high - self.low) / step + 1e-9) + 1
 
     def _at(self, share: float) -> float:
         if self.log:
