@@ -2,6 +2,8 @@
 
     python benchmarks/hcdc.py folds --seeds 0 1 2          # table 7: every method, both ratios; going on where stopped
     python benchmarks/hcdc.py folds --seeds 0 --methods reference random dc --ratios 0.02
+    python benchmarks/hcdc.py filters --seeds 0 1 2        # Cora: which graph filter is best
+    python benchmarks/hcdc.py cost                         # time and memory of a point and a step
 
 Writes one JSON file a run to benchmarks/results/hcdc/; what is there already is not computed again. The data are looked
 for where CONDENSERY_DATA says.
@@ -21,13 +23,26 @@ from typing import Any
 import torch
 
 import condensery as cd
+import hcdc_cost as costs
+import hcdc_filters as filters
 import hcdc_folds as folds
 from condensery.memory import keep_freed_memory
+from condensery.methods.hcdc import by_point, together
 from condensery.store import write_text
 from trajectories import processor
 
 TARGET = Path(__file__).parent / "results" / "hcdc"
-FOLD_METHODS = ["reference", "reference-again", "random", "dc", "dm", "early", "hcdc", "hcdc-shared"]
+FOLD_METHODS = ["reference", "reference-again", "random", "dc", "dm", "early", "hcdc", "hcdc-shared", "hcdc-together"]
+
+FILTER_METHODS = {
+    "reference": filters.reference,
+    "random": filters.random,
+    "early": filters.early,
+    "gcond": filters.standard,
+    "hcdc": filters.calibrated,
+    "hcdc-together": partial(filters.calibrated, distance=together),
+    "hcdc-teacher": partial(filters.calibrated, teacher=True),
+}
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -39,6 +54,10 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     table.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     table.add_argument("--ratios", type=float, nargs="+", default=[0.02, 0.04], choices=list(folds.STEPS))
     table.add_argument("--methods", nargs="+", default=FOLD_METHODS, choices=FOLD_METHODS)
+    graph = commands.add_parser("filters")
+    graph.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    graph.add_argument("--methods", nargs="+", default=list(FILTER_METHODS), choices=list(FILTER_METHODS))
+    commands.add_parser("cost")
     return parser.parse_args(words)
 
 
@@ -46,7 +65,9 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    {"folds": run_folds}[options.command](options)
+    {"folds": run_folds, "filters": run_filters, "cost": lambda _: once("cost", {"name": "cost"}, costs.measure)}[
+        options.command
+    ](options)
 
 
 def run_folds(options: argparse.Namespace) -> None:
@@ -59,6 +80,14 @@ def run_folds(options: argparse.Namespace) -> None:
                 once(name, what, partial(fold_run, options, data, method, ratio, seed))
 
 
+def run_filters(options: argparse.Namespace) -> None:
+    data = filters.cora()
+    for seed in options.seeds:
+        for method in options.methods:
+            compute = partial(FILTER_METHODS[method], data, seed)
+            once(f"filters-{method}-seed{seed}", {"method": method, "seed": seed}, compute)
+
+
 def fold_run(options: argparse.Namespace, data: Any, method: str, ratio: float | None, seed: int) -> dict[str, Any]:
     """One method on one partition."""
     if ratio is None:
@@ -66,7 +95,8 @@ def fold_run(options: argparse.Namespace, data: Any, method: str, ratio: float |
     if method == "early":
         return folds.early(data, ratio, seed)
     if method.startswith("hcdc"):
-        return folds.calibrated(data, ratio, seed, options.work, shared=method == "hcdc-shared")
+        distance = together if method == "hcdc-together" else by_point
+        return folds.calibrated(data, ratio, seed, options.work, shared=method == "hcdc-shared", distance=distance)
     return folds.standard(method, data, ratio, seed, options.work)
 
 

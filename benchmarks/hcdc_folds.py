@@ -24,7 +24,7 @@ from condensery.data.labelled import Labelled
 from condensery.data.whitening import Identity
 from condensery.fitting import Recipe, Sgd
 from condensery.loop import iterate
-from condensery.methods.hcdc import HCDC, Pieces
+from condensery.methods.hcdc import HCDC, Distance, Pieces
 from condensery.spaces import Folds, in_folds
 from condensery.store import load_tree, save_tree
 
@@ -138,7 +138,9 @@ def standard(name: str, data: Labelled, ratio: float, seed: int, work: Path) -> 
     return {**found, "condensing_cpu_s": seconds, "images": len(fold)}
 
 
-def calibrated(data: Labelled, ratio: float, seed: int, work: Path, *, shared: bool) -> dict[str, Any]:
+def calibrated(
+    data: Labelled, ratio: float, seed: int, work: Path, *, shared: bool, distance: Distance
+) -> dict[str, Any]:
     """HCDC: trained on DC's set, validated on one set for each fold, or on one for all.
 
     Either starts from random real images, one of each class or two, of its fold or of the whole.
@@ -155,9 +157,8 @@ def calibrated(data: Labelled, ratio: float, seed: int, work: Path, *, shared: b
         view = in_folds(own_fold)
     learner = Converged(Momentum(0.03), solve=AutoNeumann(5), damping=0.01)
     pieces = [(1.0, in_folds(fold[fold == i])(part)) for i, part in enumerate(own(whole, fold))]
-    objective = HCDC(
-        Folds(net, folds=FOLDS), in_folds(few)(train), Pieces(pieces), g, learner=learner, view=view, **TRAJECTORY
-    )
+    settings = {"learner": learner, "view": view, "distance": distance, **TRAJECTORY}
+    objective = HCDC(Folds(net, folds=FOLDS), in_folds(few)(train), Pieces(pieces), g, **settings)
     log = []
     for step in iterate(images, objective, objective.optimizer(images), steps=HCDC_STEPS):
         log.append({"loss": step.loss.item(), **{k: float(v) for k, v in objective.figures.items()}})

@@ -76,6 +76,7 @@ def main() -> None:
 
 def section(match: re.Match[str]) -> str:
     """One marked section with its table."""
+    from tables_hcdc import MAKERS as OF_HCDC
     from tables_kernels import MAKERS  # which takes from here what both need
     from tables_recommendation import MAKERS as OF_LOGS
     from tables_search import MAKERS as OF_SEARCH
@@ -85,6 +86,7 @@ def section(match: re.Match[str]) -> str:
         **MAKERS,
         **OF_LOGS,
         **OF_SEARCH,
+        **OF_HCDC,
         "demo": demo,
         "coresets": coresets,
         "networks": networks,

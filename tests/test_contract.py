@@ -71,7 +71,7 @@ def calibrated(**options: Any) -> Make:
     """A row of HCDC: three folds, S_train every third real image, a fold for each synthetic one."""
 
     def spread(batch: Batch) -> Batch:
-        return in_folds(torch.arange(len(batch.y)) % 3)(batch)
+        return in_folds(torch.arange(len(batch.y), device=batch.y.device) % 3)(batch)
 
     def make(net: Any, real: Any, g: torch.Generator) -> Any:
         x, y = real.batch(torch.arange(len(real)))

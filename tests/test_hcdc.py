@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -362,23 +363,60 @@ def test_a_distance_somewhere_breaks_the_order_there() -> None:
     assert broken > len(GRID) / 2
 
 
-def test_a_space_in_two_parts_may_lose_the_order() -> None:
-    """Two models of unlike data, each with its own decay: no distance within either, and yet the wrong one wins.
+def slopes_of(loss: Callable[[Tensor], Tensor], points: list[Tensor]) -> Tensor:
+    """Hypergradients ``[k, p]`` of a loss that depends on lambda alone."""
+    nothing = Explicit(torch.zeros(1, len(points[0]), dtype=torch.float64))
+    theta = torch.zeros(1, dtype=torch.float64)
+    return torch.stack([hypergradient(lambda _, h: loss(h), theta, lam, nothing).total for lam in points])
 
-    Which is why the extended space must join the candidates.
+
+VALLEY = list(torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None])
+
+
+def test_two_sides_of_a_valley_may_lose_the_order() -> None:
+    """A connected set and no distance anywhere are not enough: the theorem's proof fails where a path turns round.
+
+    Within a side the order is kept. One cosine of all points sees that the sides have different scales.
     """
-    model = Regression()
-    parts = [model.held_out(1), model.held_out(2)]
-    real = [[model.loss(parts[k], lam).item() for lam in GRID] for k in (0, 1)]
-    worse = 0 if max(real[0]) > max(real[1]) else 1
-    scales = [1.0, 1.0]
-    scales[worse] = 0.01  # the synthetic data of the worse model are as small as that
-    ours = [tuple(scales[k] * part for part in parts[k]) for k in (0, 1)]
-    for k in (0, 1):
-        slopes = [torch.stack([model.slope(data, lam) for lam in GRID]) for data in (parts[k], ours[k])]  # type: ignore[arg-type]
-        scaled = by_point(slopes[0], slopes[1])
-        assert scaled < 1e-12 or scales[k] != 1.0
-    mine = [[scales[k] ** 2 * value for value in real[k]] for k in (0, 1)]
-    assert all(order_kept(real[k], mine[k]) for k in (0, 1))
-    assert not order_kept(real[0] + real[1], mine[0] + mine[1])
-    assert isinstance(respond(Curvature(model.training, model.theta(GRID[0]), GRID[0]), Direct()), Explicit)
+
+    def real(lam: Tensor) -> Tensor:
+        return lam.square().sum()
+
+    def ours(lam: Tensor) -> Tensor:
+        return real(lam) * torch.where(lam.sum() > 0, 1.0, 3.0)
+
+    slopes = slopes_of(real, VALLEY), slopes_of(ours, VALLEY)
+    assert by_point(*slopes) < 1e-12
+    assert together(*slopes) > 0.05
+    values = [[loss(lam).item() for lam in VALLEY] for loss in (real, ours)]
+    assert all(order_kept(values[0][part], values[1][part]) for part in (slice(10), slice(10, 20)))
+    one, other = torch.tensor([-0.6]), torch.tensor([0.8])
+    assert real(one) < real(other)
+    assert ours(one) > ours(other)
+
+
+def test_one_cosine_of_all_points_keeps_the_order_in_a_valley() -> None:
+    def real(lam: Tensor) -> Tensor:
+        return lam.square().sum() + 0.3 * lam.sum()  # no two points of the grid are alike
+
+    def ours(lam: Tensor) -> Tensor:
+        return 3 * real(lam) - 7
+
+    assert together(slopes_of(real, VALLEY), slopes_of(ours, VALLEY)) < 1e-12
+    assert order_kept(*([loss(lam).item() for lam in VALLEY] for loss in (real, ours)))
+
+
+def test_a_space_in_two_parts_may_lose_the_order() -> None:
+    """No distance in either part, by either distance: nothing ties their levels together."""
+    apart = [lam for lam in VALLEY if lam.abs() > 0.5]
+
+    def ours(lam: Tensor) -> Tensor:
+        return lam.sum() - torch.where(lam.sum() > 0, 10.0, 0.0)
+
+    slopes = slopes_of(Tensor.sum, apart), slopes_of(ours, apart)
+    assert by_point(*slopes) < 1e-12
+    assert together(*slopes) < 1e-12
+    values = [lam.sum().item() for lam in apart], [ours(lam).item() for lam in apart]
+    half = len(apart) // 2
+    assert all(order_kept(values[0][part], values[1][part]) for part in (slice(half), slice(half, None)))
+    assert not order_kept(*values)

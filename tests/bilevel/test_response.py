@@ -23,6 +23,7 @@ from condensery.bilevel import (
     Solve,
     Steps,
     hypergradient,
+    implicit,
     respond,
     unrolled_response,
 )
@@ -94,6 +95,16 @@ def test_ridge_regression_in_closed_form(ridge: Ridge, name: str, matrix: bool) 
     u = torch.randn(5, generator=generator(3), dtype=torch.float64)
     assert torch.allclose(response.push(u), ridge.jacobian @ u, rtol=0, atol=1e-8)
     assert response.figures()["residual"] < 1e-8
+
+
+def test_it_is_the_general_function_with_hyperparameters_for_data(ridge: Ridge) -> None:
+    lam = ridge.lam.clone().requires_grad_()
+    general = implicit(ridge.outer, ridge.training, ridge.theta, data=[lam], solve=Direct())
+    response = respond(Curvature(ridge.training, ridge.theta, ridge.lam), Direct())
+    found = hypergradient(ridge.outer, ridge.theta, ridge.lam, response)
+    assert torch.allclose(general.direct[0], found.direct, rtol=1e-12)
+    assert torch.allclose(general.indirect[0], found.indirect, rtol=1e-10)
+    assert torch.equal(general.value, found.value)
 
 
 def test_adam_comes_near(ridge: Ridge) -> None:

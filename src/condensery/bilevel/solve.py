@@ -195,11 +195,9 @@ class AutoNeumann:
         generator = torch.Generator().manual_seed(self.seed)
         v = torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
         size = v.norm()
-        for _ in range(self.power):
-            v = _apply(matvec, v / size)
+        for _ in range(self.power):  # nothing here waits for the device
+            v = _apply(matvec, v / torch.where(size > 0, size, torch.ones_like(size)))
             size = v.norm()
-            if not size > 0:
-                return 0.0
         return size.item()
 
 

@@ -34,8 +34,9 @@ def by_point(real: Tensor, ours: Tensor) -> Tensor:
 def together(real: Tensor, ours: Tensor) -> Tensor:
     """1 - cosine of all points' hypergradients ``[k, p]`` as one vector: 0 where one field is a multiple of the other.
 
-    That is more than the theorem asks for, and it can be descended where there is one hyperparameter: there the cosine
-    at a point is a sign.
+    Then the losses differ by a factor and a constant on a connected set, so that the order is kept whatever its shape:
+    more than the theorem asks for, which fails where level sets are not connected, as on trajectories that meet. It can
+    be descended where there is one hyperparameter, too: there the cosine at a point is a sign.
     """
     return by_point(real.reshape(1, -1), ours.reshape(1, -1))
 
@@ -145,8 +146,9 @@ class HCDC:
 
         S_val = argmin sum_lambda D_cos( grad_lambda L*_T(lambda), grad_lambda L*_S(lambda) )        (eq. HCDC),
 
-    where L*(lambda) is the validation loss of the weights that training under lambda ends at. Where the hypergradients
-    point the same way everywhere, both losses rank all hyperparameters alike (theorem 1).
+    where L*(lambda) is the validation loss of the weights that training under lambda ends at. Hypergradients that point
+    the same way everywhere are to make both losses rank all hyperparameters alike (theorem 1; it needs connected level
+    sets as well, without which the distance `together` does it).
 
     lambda moves along trajectories: each starts at a candidate (or at a random point of a continuum) with fresh
     weights, which are trained on S_train; after every `every` steps there is a point, and lambda goes one step down its
@@ -251,10 +253,11 @@ class HCDC:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` gave, where the training set is."""
+        state = _moved(state, self.train.y.device)
         self._walk = None if state["walk"] is None else Walk.restored(state["walk"])
         self._starts, self._slope, self._calls = state["starts"], state["slope"], state["calls"]
-        self.figures = dict(state["figures"])
+        self.figures = state["figures"]
         self._bank = [self._restored(**point) for point in state["bank"]]
 
     # --- along a trajectory
@@ -382,3 +385,12 @@ class Walk:
         """From what `state_dict` gave."""
         master = None if state["master"] is None else Training(**state["master"])
         return cls(state["lam"], state["turn"], Training(**state["pupil"]), master)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """Plain data with its tensors on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {name: _moved(part, device) for name, part in value.items()}
+    return [_moved(part, device) for part in value] if isinstance(value, list) else value
