@@ -259,7 +259,7 @@ def tuned(on: str, data: ImageData) -> None:
     if on != "real":
         seconds, _, batch = made(on, data)
         ground = replace(real, train=cd.Held(batch), recipe=replace(recipe, steps=120))
-    study = Study(WORK / f"optuna-{on}.log", functools.partial(optuna.samplers.TPESampler), seed=SEED)
+    study = Study(WORK / f"optuna-{on}.log", optuna.samplers.TPESampler, seed=SEED)
     study.forget_interrupted()
     for trial in study.run(SPACE, ground, TRIALS):
         print(f"optuna {on} {trial.number} {trial.score} {trial.cpu:.1f}", flush=True)

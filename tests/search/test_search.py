@@ -278,8 +278,7 @@ def test_the_global_generator_is_left_alone(untouched: None) -> None:
 # ------------------------------------------------------------------------------------------------------------------
 
 
-def tpe(seed: int) -> object:
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=3)
+tpe = partial(optuna.samplers.TPESampler, n_startup_trials=3)
 
 
 def test_any_study_runs_on_a_ground() -> None:
@@ -331,6 +330,8 @@ def test_a_study_that_was_stopped_makes_the_same_trials(tmp_path: Path) -> None:
     again.forget_interrupted()
     made = list(again.run(LINE, hill, 8))
     assert len(made) == 4
+    other = Study(tmp_path / "other.log", tpe, seed=6)
+    assert next(other.run(LINE, hill, 1)).config != whole.trials()[0].config
     assert [(t.config, t.score) for t in again.trials()] == [(t.config, t.score) for t in whole.trials()]
     assert list(again.run(LINE, hill, 8)) == []
     assert Study(tmp_path / "none.log", tpe).trials() == []

@@ -408,11 +408,7 @@ def _study(how: How, folder: SearchFolder) -> Study:
         Pruner.halving: optuna.pruners.SuccessiveHalvingPruner,
         Pruner.hyperband: partial(optuna.pruners.HyperbandPruner, max_resource=_LOOKS),
     }
-    return Study(folder.study, partial(_seeded, samplers[how.sampler]), pruners[how.pruner](), how.seed)
-
-
-def _seeded(kind: Any, seed: int) -> Any:
-    return kind(seed=seed)
+    return Study(folder.study, samplers[how.sampler], pruners[how.pruner](), how.seed)
 
 
 def _strategy(how: How, space: Settings) -> Strategy:

@@ -117,8 +117,8 @@ class Study:
 
     Args:
         path: The journal.
-        sampler: Makes a sampler from a seed, such as ``lambda seed: optuna.samplers.TPESampler(seed=seed)``; for
-            several workers one that can be pickled.
+        sampler: Makes a sampler, called with ``seed=``: a class such as ``optuna.samplers.TPESampler``, or a partial
+            function with other settings of it.
         pruner: Decides which trials to end early, or ``None`` to end none.
         seed: Of the samplers.
 
@@ -127,7 +127,7 @@ class Study:
     """
 
     path: Path
-    sampler: Callable[[int], optuna.samplers.BaseSampler]
+    sampler: Callable[..., optuna.samplers.BaseSampler]
     pruner: optuna.pruners.BasePruner | None = None
     seed: int = 0
 
@@ -140,7 +140,7 @@ class Study:
         return module.create_study(
             study_name=_NAME,
             storage=JournalStorage(JournalFileBackend(str(self.path))),
-            sampler=self.sampler(self.seed),
+            sampler=self.sampler(seed=self.seed),
             pruner=self.pruner or module.pruners.NopPruner(),
             direction="maximize",
             load_if_exists=True,
@@ -181,7 +181,7 @@ class Study:
             under_way = len(study.get_trials(deepcopy=False, states=(states.RUNNING,)))
             if ended + under_way >= trials:
                 return
-            study.sampler = self.sampler(_mixed(self.seed, worker, ended))
+            study.sampler = self.sampler(seed=_mixed(self.seed, worker, ended))
             study.optimize(tried, n_trials=1, callbacks=[note])
             yield next(trial for trial in trials_of(study) if trial.number == made[-1])
 
