@@ -35,7 +35,7 @@ def cells() -> str:
         return NOTHING
     truth = scores(real)
     lines = [
-        "| trained on | cells | Spearman | Kendall | lost by taking the best | lost, best of 5 tried | "
+        "| trained on | cells | Spearman | Kendall | points lost by taking the best | the same, best of 5 tried | "
         "best 5 among its best 5 | CPU seconds to make | CPU seconds a cell |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -49,8 +49,8 @@ def cells() -> str:
         made = agreement(a, b, torch.Generator().manual_seed(0))
         seconds = sum(t["cpu"] for t in found["trials"]) / len(found["trials"])
         lines.append(
-            f"| {NAMES[name]} | {made.n} | {made.spearman} | {made.kendall} | {100 * made.regret.value:.1f} % | "
-            f"{100 * made.regret_at_k.value:.1f} % | {made.precision.value:.2f} | {found['condensing']['cpu']:.0f} | "
+            f"| {NAMES[name]} | {made.n} | {made.spearman} | {made.kendall} | {100 * made.regret.value:.1f} | "
+            f"{100 * made.regret_at_k.value:.1f} | {made.precision.value:.2f} | {found['condensing']['cpu']:.0f} | "
             f"{seconds:.1f} |"
         )
     each = sum(t["cpu"] for t in real["trials"]) / len(real["trials"])
