@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from condensery.nets.layers import Norm, Style
+from condensery.nets.layers import Activation, Norm, Parametrisation, Style
 from condensery.nets.vision import VisionNet
 
 NODES = 4
@@ -38,8 +38,8 @@ class Op(StrEnum):
     Attributes:
         NONE: Nothing: zero.
         SKIP: The node as it is.
-        CONV1: ReLU, 1x1 convolution, normalisation.
-        CONV3: ReLU, 3x3 convolution, normalisation.
+        CONV1: Activation, 1x1 convolution, normalisation.
+        CONV3: Activation, 3x3 convolution, normalisation.
         POOL: The mean of 3x3 pixels, at the border of those that are there.
     """
 
@@ -197,7 +197,7 @@ def _neighbours(side: int, like: Tensor) -> Tensor:
 
 
 class _Conv(nn.Sequential):
-    """ReLU, convolution, normalisation."""
+    """Activation, convolution, normalisation."""
 
     def __init__(self, style: Style, inputs: int, outputs: int, kernel: int, *, stride: int = 1) -> None:
         conv = style.conv(inputs, outputs, kernel, stride=stride, bias=style.norm is Norm.NONE)
@@ -266,6 +266,9 @@ class CellNet(VisionNet):
         cells: Cells in a stage; NAS-Bench-201 has 5.
         stages: Stages.
         norm: Normalisation; NAS-Bench-201's is batch.
+        activation: Nonlinearity before convolutions.
+        beta: Sharpness of `Activation.SOFTPLUS`.
+        parametrisation: Of convolutions and the linear layer.
 
     Raises:
         ValueError: If the cell's output does not depend on its input, the stages halve the images away, or an option
@@ -288,8 +291,11 @@ class CellNet(VisionNet):
         cells: int = 1,
         stages: int = 3,
         norm: Norm = Norm.GROUP,
+        activation: Activation = Activation.RELU,
+        beta: float = 60.0,
+        parametrisation: Parametrisation = Parametrisation.STANDARD,
     ) -> None:
-        cell, style = Cell(code), Style(norm=norm)
+        cell, style = Cell(code), Style(norm=norm, activation=activation, beta=beta, parametrisation=parametrisation)
         _check_skeleton(size, cells, stages)
         super().__init__(
             channels=channels,
@@ -299,7 +305,7 @@ class CellNet(VisionNet):
             code=code,
             cells=cells,
             stages=stages,
-            **style.config("norm"),
+            **style.config("norm", "activation", "beta", "parametrisation"),
         )
         if not cell.connected:
             raise ValueError(f"The output of cell {code} does not depend on its input; choose a connected one.")
@@ -363,6 +369,9 @@ class Supernet(nn.Module):
         cells: Cells in a stage.
         stages: Stages.
         norm: Normalisation.
+        activation: Nonlinearity before convolutions.
+        beta: Sharpness of `Activation.SOFTPLUS`.
+        parametrisation: Of convolutions and the linear layer.
         sampled: Whether operations of weight zero are left out. That is what GDAS does: a step costs what one
             architecture costs, and the weights of the others have no gradient. Without it the gradient in the weights
             is whole, and a step costs as much as all operations.
@@ -386,18 +395,21 @@ class Supernet(nn.Module):
         cells: int = 1,
         stages: int = 3,
         norm: Norm = Norm.GROUP,
+        activation: Activation = Activation.RELU,
+        beta: float = 60.0,
+        parametrisation: Parametrisation = Parametrisation.STANDARD,
         sampled: bool = False,
     ) -> None:
         super().__init__()
         _check_skeleton(size, cells, stages)
-        style = Style(norm=norm)
+        style = Style(norm=norm, activation=activation, beta=beta, parametrisation=parametrisation)
         shape = {"channels": channels, "classes": classes, "size": size}
         self.config: dict[str, Any] = {
             **shape,
             "width": width,
             "cells": cells,
             "stages": stages,
-            **style.config("norm"),
+            **style.config("norm", "activation", "beta", "parametrisation"),
             "sampled": sampled,
         }
         self.sampled = sampled
