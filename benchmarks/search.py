@@ -76,7 +76,9 @@ def main() -> None:
     commands.add_parser("sets")
     commands.add_parser("cells").add_argument("on", choices=("real", "early", *SETS, "hcdc"))
     commands.add_parser("picture", help="of condensed against real scores, for the documentation")
-    commands.add_parser("optuna").add_argument("on", choices=("real", *SETS))
+    tuning = commands.add_parser("optuna")
+    tuning.add_argument("on", choices=("real", *SETS))
+    tuning.add_argument("--seed", type=int, default=SEED, help="of the search; the sets stay the same")
     options = parser.parse_args()
     if options.command == "picture":
         picture()
@@ -90,8 +92,10 @@ def main() -> None:
         for name in SETS:
             seconds, cpu, batch = made(name, data)
             print(f"{name}: {len(batch.y)} images, {seconds:.0f} s, {cpu:.0f} CPU s", flush=True)
+    elif options.command == "cells":
+        cells(options.on, data)
     else:
-        {"cells": cells, "optuna": tuned}[options.command](options.on, data)
+        tuned(options.on, data, options.seed)
 
 
 # --- data
@@ -162,8 +166,8 @@ def calibrated(data: ImageData, train: Batch) -> tuple[float, float, Batch]:
     net = cd.Net(Supernet(channels=1, classes=10, size=14, width=8, stages=2, sampled=True))
     space = spaces.Cells(net, candidates=draw_cells(CELLS, torch.Generator().manual_seed(SEED))[: CELLS // 2])
     images = cd.Images.from_real(data.validation, PER_CLASS, g)
-    learner = Converged(Momentum(0.05), solve=AutoNeumann(5), matrix=False, warm=False)
-    method = HCDC(space, train, Sampled(data.validation, 200), g, learner=learner, steps=20, every=10, lr_set=0.02)
+    learner = Converged(Momentum(0.05), solve=AutoNeumann(10), damping=1.0, matrix=False, warm=False)
+    method = HCDC(space, train, Sampled(data.validation, 200), g, learner=learner, steps=40, every=20, lr_set=0.02)
     snapshots = cd.Snapshots(WORK / "hcdc", every=5)
     wall, cpu, count = time.perf_counter(), time.process_time(), 2 * (CELLS // 2)
     for step in cd.iterate(images, method, method.optimizer(images), steps=count, snapshots=snapshots):
@@ -248,18 +252,19 @@ def picture() -> None:
 # ------------------------------------------------------------------------------------------------------------------
 
 
-def tuned(on: str, data: ImageData) -> None:
+def tuned(on: str, data: ImageData, seed: int) -> None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     family = ImageFamily({"net": "ConvNet", "channels": 1, "classes": 10, "size": 14})
     recipe = cd.Recipe(epochs=2, batch_size=50, schedule=WarmupCosine(20))
-    real = ImageGround(family, data.train, data.validation, recipe)
+    real = ImageGround(family, data.train, data.validation, recipe, seeds=(seed,))
+    name = f"{on}-seed{seed}"
     ground, seconds = real, 0.0
     if on != "real":
         seconds, _, batch = made(on, data)
         ground = replace(real, train=cd.Held(batch), recipe=replace(recipe, steps=120))
-    study = Study(WORK / f"optuna-{on}.log", optuna.samplers.TPESampler, seed=SEED)
+    study = Study(WORK / f"optuna-{name}.log", optuna.samplers.TPESampler, seed=seed)
     study.forget_interrupted()
     for trial in study.run(SPACE, ground, TRIALS):
         print(f"optuna {on} {trial.number} {trial.score} {trial.cpu:.1f}", flush=True)
@@ -267,7 +272,10 @@ def tuned(on: str, data: ImageData) -> None:
     done = []
     chosen = best(trials, CONFIRMED)
     for one in confirm(
-        chosen, functools.partial(real.fit, test=data.test), (100, 101), log=WORK / f"confirmed-{on}.json"
+        chosen,
+        functools.partial(real.fit, test=data.test),
+        (100 + 2 * seed, 101 + 2 * seed),
+        log=WORK / f"confirmed-{name}.json",
     ):
         print(f"optuna {on} confirmed {one}", flush=True)
         done.append(one)
@@ -282,8 +290,9 @@ def tuned(on: str, data: ImageData) -> None:
         "condensing_cpu": 0.0 if on == "real" else made(on, data)[1],
         "space": cd.search.space_to(SPACE),
         **surroundings(),
+        "seed": seed,
     }
-    store.write_text(TARGET / f"optuna-{on}.json", json.dumps(plain, indent=1) + "\n")
+    store.write_text(TARGET / f"optuna-{name}.json", json.dumps(plain, indent=1) + "\n")
 
 
 def surroundings() -> dict[str, Any]:

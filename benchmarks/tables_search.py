@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from tables import NOTHING, RESULTS
@@ -16,11 +17,12 @@ NAMES = {
     "dm": "DM",
     "hcdc": "DM, scored on HCDC's validation set",
 }
+FOLDER = RESULTS / "search"
 CHEAP = [name for name in NAMES if name != "real"]
 
 
 def load(name: str) -> dict[str, Any] | None:
-    path = RESULTS / "search" / f"{name}.json"
+    path = FOLDER / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
@@ -72,36 +74,43 @@ def scores(found: dict[str, Any]) -> dict[str, float]:
 
 
 def tuning() -> str:
-    """A search of hyperparameters on real and on condensed images, end to end."""
-    rows = [(name, found) for name in NAMES if (found := load(f"optuna-{name}")) is not None]
-    if not rows:
+    """Searches of hyperparameters on real and on condensed images, end to end."""
+    from condensery.evaluate import Score
+
+    found = {
+        name: [json.loads(p.read_text()) for p in sorted(FOLDER.glob(f"optuna-{name}-seed*.json"))] for name in NAMES
+    }
+    found = {name: searches for name, searches in found.items() if searches}
+    if not found:
         return NOTHING
     lines = [
-        "| searched on | trials | to condense | to search | to confirm | in all | winner, real validation | "
-        "winner, test |",
+        "| searched on | searches | to condense | to search | to confirm | in all | winner, real validation, % | "
+        "winner, test, % |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, found in rows:
-        winner, cpu = found["confirmed"][-1], found["cpu"]
-        total = found["condensing_cpu"] + cpu["searching"] + cpu["confirming"]
-        validation, test = (mean(winner[key]) for key in ("validation", "test"))
+    for name, searches in found.items():
+        cpu = [(one["condensing_cpu"], one["cpu"]["searching"], one["cpu"]["confirming"]) for one in searches]
+        times = [*zip(*cpu, strict=True), [sum(parts) for parts in cpu]]
+        winners = [one["confirmed"][-1] for one in searches]
+        scores_ = (Score(tuple(mean(w[key]) for w in winners)) for key in ("validation", "test"))
         lines.append(
-            f"| {NAMES[name]} | {len(found['trials'])} | {found['condensing_cpu']:.0f} | {cpu['searching']:.0f} | "
-            f"{cpu['confirming']:.0f} | {total:.0f} | {validation:.1f} % | {test:.1f} % (n={len(winner['test'])}) |"
+            f"| {NAMES[name]} | {len(searches)} | {' | '.join(f'{mean(t):.0f}' for t in times)} | "
+            f"{' | '.join(map(str, scores_))} |"
         )
+    one = found[next(iter(found))][0]
     lines += [
         "",
-        "CPU seconds. Optuna's TPE over width, depth, normalisation and pooling of a ConvNet, learning rate and weight "
-        "decay; Fashion-MNIST at 14x14, 10,000 real training images (two passes) or 10 images a class (120 steps), all "
-        "scored on 2,000 real validation images; the best 3 are then trained on the real images, two networks each, "
-        f"and the winner is tested. One search each. {rows[0][1]['hardware']}, 1 thread. Made by "
-        "`benchmarks/search.py optuna`, files in `benchmarks/results/search/`.",
+        f"CPU seconds of a search, means. {len(one['trials'])} trials of Optuna's TPE over width, depth, normalisation and "
+        "pooling of a ConvNet, learning rate and weight decay; Fashion-MNIST at 14x14, 10,000 real training images (two "
+        "passes) or 10 images a class (120 steps; one condensed set for all searches), all scored on 2,000 real "
+        "validation images; the best 3 are then trained on the real images, two networks each, and the winner is tested. "
+        f"{one['hardware']}, 1 thread. Made by `benchmarks/search.py optuna`, files in `benchmarks/results/search/`.",
     ]
     return "\n".join(lines)
 
 
-def mean(values: list[float]) -> float:
-    return 100 * sum(values) / len(values)
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 MAKERS = {"search-cells": cells, "search-tuning": tuning}
