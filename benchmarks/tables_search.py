@@ -77,10 +77,10 @@ def tuning() -> str:
     """Searches of hyperparameters on real and on condensed images, end to end."""
     from condensery.evaluate import Score
 
-    found = {
-        name: [json.loads(p.read_text()) for p in sorted(FOLDER.glob(f"optuna-{name}-seed*.json"))] for name in NAMES
-    }
-    found = {name: searches for name, searches in found.items() if searches}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in NAMES:
+        for path in sorted(FOLDER.glob(f"optuna-{name}-seed*.json")):
+            found.setdefault(name, []).append(json.loads(path.read_text(encoding="utf-8")))
     if not found:
         return NOTHING
     lines = [
@@ -100,11 +100,12 @@ def tuning() -> str:
     one = found[next(iter(found))][0]
     lines += [
         "",
-        f"CPU seconds of a search, means. {len(one['trials'])} trials of Optuna's TPE over width, depth, normalisation and "
-        "pooling of a ConvNet, learning rate and weight decay; Fashion-MNIST at 14x14, 10,000 real training images (two "
-        "passes) or 10 images a class (120 steps; one condensed set for all searches), all scored on 2,000 real "
-        "validation images; the best 3 are then trained on the real images, two networks each, and the winner is tested. "
-        f"{one['hardware']}, 1 thread. Made by `benchmarks/search.py optuna`, files in `benchmarks/results/search/`.",
+        f"CPU seconds of a search, means. {len(one['trials'])} trials of Optuna's TPE over width, depth, normalisation "
+        "and pooling of a ConvNet, learning rate and weight decay; Fashion-MNIST at 14x14, 10,000 real training images "
+        "(two passes) or 10 images a class (120 steps; one condensed set for all searches), all scored on 2,000 real "
+        "validation images; the best 3 are then trained on the real images, two networks each, and the winner is "
+        f"tested. {one['hardware']}, 1 thread. Made by `benchmarks/search.py optuna`, files in "
+        "`benchmarks/results/search/`.",
     ]
     return "\n".join(lines)
 
