@@ -80,6 +80,7 @@ def section(match: re.Match[str]) -> str:
     from tables_kernels import MAKERS  # which takes from here what both need
     from tables_recommendation import MAKERS as OF_LOGS
     from tables_search import MAKERS as OF_SEARCH
+    from tables_scale import MAKERS as OF_SCALE
 
     name = match[1]
     makers = {
@@ -87,6 +88,7 @@ def section(match: re.Match[str]) -> str:
         **OF_LOGS,
         **OF_SEARCH,
         **OF_HCDC,
+        **OF_SCALE,
         "demo": demo,
         "coresets": coresets,
         "networks": networks,
