@@ -79,8 +79,8 @@ def section(match: re.Match[str]) -> str:
     from tables_hcdc import MAKERS as OF_HCDC
     from tables_kernels import MAKERS  # which takes from here what both need
     from tables_recommendation import MAKERS as OF_LOGS
-    from tables_search import MAKERS as OF_SEARCH
     from tables_scale import MAKERS as OF_SCALE
+    from tables_search import MAKERS as OF_SEARCH
 
     name = match[1]
     makers = {
