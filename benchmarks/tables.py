@@ -81,14 +81,16 @@ def section(match: re.Match[str]) -> str:
     from tables_kernels import MAKERS  # which takes from here what both need
     from tables_recommendation import MAKERS as OF_LOGS
     from tables_scale import MAKERS as OF_SCALE
+    from tables_search import MAKERS as OF_SEARCH
 
     name = match[1]
     makers = {
         **MAKERS,
         **OF_LOGS,
+        **OF_SEARCH,
+        **OF_HCDC,
         **OF_SCALE,
         **OF_GRAPHS,
-        **OF_HCDC,
         "demo": demo,
         "coresets": coresets,
         "networks": networks,
