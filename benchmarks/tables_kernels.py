@@ -177,9 +177,9 @@ def subsets() -> str:
     r = found[0]
     widths = ", ".join(str(w) for w in sorted({f["width"] for f in found}))
     return (
-        f"{made}\n\nRCIG by its dual on CIFAR-10, ConvNet-3 of width {widths} (widths double by stage); median of steps, "
-        f"n={r['steps']}. Peak memory is what a step takes beside the data. {r['hardware']['processor']}, {r['threads']} "
-        f"thread, PyTorch {r['versions']['torch']}. Made by `benchmarks/kernels.py subsets`."
+        f"{made}\n\nRCIG by its dual on CIFAR-10, ConvNet-3 of width {widths} (widths double by stage); median of "
+        f"steps, n={r['steps']}. Peak memory is what a step takes beside the data. {r['hardware']['processor']}, "
+        f"{r['threads']} thread, PyTorch {r['versions']['torch']}. Made by `benchmarks/kernels.py subsets`."
     )
 
 
