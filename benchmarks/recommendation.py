@@ -43,7 +43,7 @@ from condensery.log_artifact import Form, LogArtifact
 from condensery.masks import sample
 from condensery.memory import keep_freed_memory
 from condensery.methods import dconrec
-from condensery.methods.dconrec import DConRec, FirstOrder, Setting
+from condensery.methods.dconrec import Begin, DConRec, FirstOrder, Setting
 from condensery.methods.doscond_rec import DosCondRec
 from condensery.nets.recommender import MF, LightGCN, Recommender
 from condensery.ranking import Validation
@@ -274,6 +274,7 @@ def settings(options: argparse.Namespace) -> Setting:
     changes: dict[str, Any] = {"pseudo": PSEUDO[options.dataset]}
     changes |= {"pseudo": 0.0} if "pseudo" in options.without or options.method == "doscond" else {}
     changes |= {"threshold": 0} if "tail" in options.without or options.method == "doscond" else {}
+    changes |= {"begin": Begin.PROXY} if options.start == "half" else {}
     if options.method == "dconrec-paper":
         return Setting.paper(**changes)
     return Setting.authors(**changes) if options.method == "dconrec-authors" else Setting(**changes)
@@ -286,17 +287,10 @@ STEPS = {
 }  # where the rate has fallen so far that nothing moves; else 100
 
 
-def leaning(train: Log, model: MF, options: argparse.Namespace, setting: Setting) -> Tensor:
-    """Probabilities that start at 0.9 for what `best`, or `dconrec.proxy_best`, would take."""
-    rows, budget = train, round(options.ratio * len(train))
-    if setting.pseudo:
-        rows, _ = dconrec.pool(train, model, setting.pseudo, least=setting.least)
-    if options.start == "best":
-        chosen = best(train, model, budget)
-    else:
-        unseen, generator = 0.5 if setting.pseudo else 0.0, Generator().manual_seed(options.seed)
-        chosen = dconrec.proxy_best(train, model, budget, generator=generator, unseen=unseen)
-    first = chosen.contains(rows.users, rows.items)
+def leaning(train: Log, model: MF, ratio: float, setting: Setting) -> Tensor:
+    """Probabilities that start at 0.9 for what `best` would take."""
+    rows, _ = dconrec.pool(train, model, setting.pseudo, least=setting.least)
+    first = best(train, model, round(ratio * len(train))).contains(rows.users, rows.items)
     others = 0.1 * int(first.sum()) / int((~first).sum())
     return torch.where(first, 0.9, others)
 
@@ -328,8 +322,8 @@ def learned(name: str, options: argparse.Namespace, data: LogData, generator: Ge
     if setting.pseudo or options.start != "even":
         model, known = proxy(options, data, best=options.start == "half")
     begun = time.process_time()
-    start = None if options.start == "even" or model is None else leaning(data.train, model, options, setting)
-    kept = dconrec.prepare(data.train, options.ratio, setting=setting, proxy=model, start=start)
+    start = None if options.start != "best" or model is None else leaning(data.train, model, options.ratio, setting)
+    kept = dconrec.prepare(data.train, options.ratio, setting=setting, proxy=model, start=start, generator=generator)
     prepared = time.process_time() - begun
     objective, steps = objective_of(options, data, generator), steps_of(options)
     losses, cpu = condense(name, options, kept, objective, steps)

@@ -127,7 +127,7 @@ def test_ctrl_c_while_the_proxy_trains(table: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_reading_is_set_by_names(table: Path) -> None:
-    settings = ["min_rating=2", "core=3", "split=leave-one-out", "threshold=0", "pseudo=0", "steps=1", "inner.dim=4"]
+    settings = ["min_rating=2", "core=3", "split=leave-one-out", "pseudo=0", "begin=even", "steps=1", "inner.dim=4"]
     words = [word for setting in settings for word in ("--set", setting)]
     plain = json.loads(call("condense", table, "--method", "dconrec", "--ratio", 0.5, *words, *TINY, "--json").out)
     artifact = LogArtifact.load(plain["artifact"])
@@ -286,7 +286,7 @@ def test_lists_tell_the_kind_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("condense generated-log --method dconrec --ratio 0", "above 0 and at most 1, such as 0.25"),
         ("compare generated-log --ratio half", "--ratio takes numbers as 0.25,0.5"),
         ("condense generated-log --method dconrec --set treshold=3", "did you mean threshold?"),
-        ("condense generated-log --method dconrec --ratio 0.01", "set a lower threshold"),
+        ("condense generated-log --method dconrec --ratio 0.01 --set threshold=4", "set a lower threshold"),
         ("condense generated-log --method dconrec --set min_rating=3", "leave min_rating out"),
         ("condense generated-log --method dconrec --data-root .", "leave the data root out"),
         ("condense TABLE --method dconrec --data-root .", "which is not; leave it out"),

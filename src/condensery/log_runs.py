@@ -317,10 +317,14 @@ def build(plan: LogPlan, data: LogData, *, seed: int = 0, proxy: Proxy | None = 
         ValueError: If the plan does not fit the log.
     """
     generator, pool = generators(seed, 3)[1], plan.pool
-    words = {"tail_of": dconrec.TailOf(str(pool["tail_of"])), "compensation": Compensation(str(pool["compensation"]))}
+    words = {
+        "tail_of": dconrec.TailOf(str(pool["tail_of"])),
+        "compensation": Compensation(str(pool["compensation"])),
+        "begin": dconrec.Begin(str(pool["begin"])),
+    }
     setting = dconrec.Setting(**{**pool, **words})  # type: ignore[arg-type]
     model = None if proxy is None else proxy.model
-    synthetic = dconrec.prepare(data.train, plan.ratio, setting=setting, proxy=model)
+    synthetic = dconrec.prepare(data.train, plan.ratio, setting=setting, proxy=model, generator=generator)
     objective: dconrec.DConRec | DosCondRec
     if plan.method == "dconrec":
         assert plan.inner is not None, "DConRec has an inner training"

@@ -21,8 +21,10 @@ from condensery.nets.recommender import MF, Recommender
 from condensery.ranking import Validation, top_items
 
 _SCORED = 1 << 16  # rows scored at once
+_SURE = 0.95  # the probability of rows that a proxy thinks best; the rest have a chance to be drawn
 
 __all__ = [
+    "Begin",
     "DConRec",
     "Decay",
     "FirstOrder",
@@ -53,6 +55,16 @@ class TailOf(StrEnum):
     """The pool's rows, pseudo interactions included (the paper)."""
 
 
+class Begin(StrEnum):
+    """Where the probabilities begin."""
+
+    EVEN = "even"
+    """All alike (the paper)."""
+
+    PROXY = "proxy"
+    """High for what a proxy thinks best (`proxy_best`), low for the rest."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """What the mask ranges over and what it may keep. The defaults are this library's.
@@ -64,6 +76,7 @@ class Setting:
         tail_of: Which rows are counted and kept.
         compensation: How the rows of long-tailed users enter the budget.
         of_pool: The budget is the ratio of the pool, rather than of the training log, as in the authors' projection.
+        begin: Where the probabilities begin.
 
     Raises:
         ValueError: For negative numbers.
@@ -75,6 +88,7 @@ class Setting:
     tail_of: TailOf = TailOf.TRAIN
     compensation: Compensation = Compensation.COUNTED
     of_pool: bool = False
+    begin: Begin = Begin.EVEN
 
     def __post_init__(self) -> None:
         if min(self.pseudo, self.least, self.threshold) < 0:
@@ -157,8 +171,8 @@ def proxy_best(train: Log, proxy: Recommender, budget: int, *, generator: torch.
     This library's own baseline, not of the paper. A share of the budget are pseudo interactions, as in the ranking
     distillation of Tang & Wang (KDD 2018, https://arxiv.org/abs/1809.07428), where a student learns the items that a
     teacher ranks first. The rest are recorded rows that the proxy ranks first, the others being more often noise (Wang
-    et al., WSDM 2021, https://arxiv.org/abs/2006.04153). Each user gets rows in proportion to their own, and at least one of each kind
-    where the budget suffices.
+    et al., WSDM 2021, https://arxiv.org/abs/2006.04153). Each user gets rows of both kinds in proportion to their own,
+    and of pseudo interactions at least one where the budget suffices.
 
     Args:
         train: The training log, n rows.
@@ -181,7 +195,7 @@ def proxy_best(train: Log, proxy: Recommender, budget: int, *, generator: torch.
     added = plain.subset(torch.arange(0))
     if wanted:  # twice the share: users differ in how many rows a share of theirs is
         added = pseudo_interactions(train, proxy, 2 * wanted / len(train), least=2)
-        added = added.subset(_in_proportion(added, train.user_counts, wanted, generator))
+        added = added.subset(_in_proportion(added, train.user_counts, wanted, generator, before=0.0))
     ranked = plain.subset(_by_score(plain, proxy))
     recorded = ranked.subset(_in_proportion(ranked, train.user_counts, budget - len(added), generator))
     return joined(recorded, added)
@@ -196,15 +210,15 @@ def _by_score(log: Log, model: Recommender) -> Tensor:
     return order[log.users[order].argsort(stable=True)]
 
 
-def _in_proportion(log: Log, counts: Tensor, budget: int, generator: torch.Generator) -> Tensor:
-    """The first rows of each user of a log that is sorted by user: about as many for each of `counts`, int64 [budget].
+def _in_proportion(log: Log, counts: Tensor, budget: int, generator: torch.Generator, *, before: float = 0.5) -> Tensor:
+    """The first rows of each user of a log that is sorted by user, as many as go with `counts`: int64 ``[budget]``.
 
-    A user's row is taken before another's if a smaller share of all that the user has comes before it: every user's first
-    comes before any second one, which matters to users with few.
+    A user's row is taken before another's if a smaller share of all that the user has comes before it. Half a row more
+    rounds to the nearest number; 0 takes every user's first row before any second one.
     """
     ours = log.user_counts
     place = torch.arange(len(log), device=log.device) - (ours.cumsum(0) - ours)[log.users]
-    share = place / counts[log.users]
+    share = (place + before) / counts[log.users]
     order = torch.randperm(len(counts), generator=generator).to(log.device)[log.users].argsort(stable=True)
     return order[share[order].argsort(stable=True)][:budget].sort().values
 
@@ -238,6 +252,7 @@ def prepare(
     setting: Setting | None = None,
     proxy: Recommender | None = None,
     start: Tensor | None = None,
+    generator: torch.Generator | None = None,
 ) -> Interactions:
     """The mask to be learned: pool, tail, budget and start (algorithm 1, lines 1-2).
 
@@ -245,11 +260,12 @@ def prepare(
         train: The training log.
         ratio: Share of the training log to keep.
         setting: What the mask ranges over; default: this library's.
-        proxy: A trained recommender (`fit_proxy`), needed where there are pseudo interactions.
-        start: Initial probabilities, one for each row of the pool; default: the same for all.
+        proxy: A trained recommender (`fit_proxy`), needed where there are pseudo interactions or the start is its best.
+        start: Initial probabilities, one for each row of the pool; default: what the setting says.
+        generator: A CPU generator, needed where the start is the proxy's best.
 
     Raises:
-        ValueError: For a ratio outside (0, 1], or if the proxy is missing.
+        ValueError: For a ratio outside (0, 1], or if the proxy or the generator is missing.
     """
     setting = setting or Setting()
     if not 0 < ratio <= 1:
@@ -263,6 +279,12 @@ def prepare(
     if setting.tail_of is TailOf.TRAIN:
         always = (train.user_counts[whole.users] < setting.threshold) & ~added
     recorded, n = ratio * len(train), len(whole)
+    if setting.begin is Begin.PROXY and start is None:
+        if proxy is None or generator is None:
+            raise ValueError("To begin at the proxy's best, give a proxy (fit_proxy) and a generator.")
+        unseen = 0.5 if setting.pseudo > 0 else 0.0
+        chosen = proxy_best(train, proxy, round(recorded), generator=generator, unseen=unseen)
+        start = _leaning(chosen.contains(whole.users, whole.items))
     if setting.of_pool and start is None:  # the authors' code begins within r|D| and projects onto r|pool|
         start = torch.full((n,), recorded / n)
     return Interactions(
@@ -273,6 +295,13 @@ def prepare(
         compensation=setting.compensation,
         start=start,
     )
+
+
+def _leaning(chosen: Tensor) -> Tensor:
+    """Probabilities ``[n]`` that lean to the rows chosen, bool ``[n]``; their sum is the number of these."""
+    count = int(chosen.sum())
+    rest = (1 - _SURE) * count / max(1, len(chosen) - count)
+    return torch.where(chosen, _SURE, rest)
 
 
 # --- the method

@@ -319,7 +319,9 @@ class LogPlan:
     @property
     def needs_proxy(self) -> bool:
         """Whether a proxy is trained to its end before the run or the selection."""
-        return self.method == "proxy-best" or bool(self.pool and self.pool["pseudo"])
+        if not self.pool:
+            return self.method == "proxy-best"
+        return bool(self.pool["pseudo"]) or self.pool["begin"] == "proxy"
 
     def with_budget(self, budget: float) -> LogPlan:
         """The same plan with a share of the steps, at least one.

@@ -86,6 +86,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "PenaltyName": ("squares", "norms"),
     "TailOf": ("train", "pool"),
     "Compensation": ("counted", "added", "repeated"),
+    "Begin": ("even", "proxy"),
     "Level": ("interaction", "user"),
 }
 """Kinds that take one of a few words."""
