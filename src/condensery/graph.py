@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from condensery.adjacency import Adjacency, NodeInput
 from condensery.batch import Batch
 from condensery.data.graphs import GraphData, proportional
-from condensery.synthetic import shifted
+from condensery.synthetic import SortedByClass, shifted
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -193,7 +193,7 @@ class PairwiseMlp(Structure):
 _EPS = 1e-5  # of batch normalisation, PyTorch's default
 
 
-class Graph(nn.Module):
+class Graph(SortedByClass, nn.Module):
     """Synthetic nodes with their labels and the graph over them.
 
     Args:
@@ -273,19 +273,6 @@ class Graph(nn.Module):
             ValueError: If a name is not a parameter's.
         """
         return shifted(self, delta)
-
-    def rows(self) -> dict[int, slice]:
-        """Where each class lies among the nodes, for the classes present."""
-        places, start = {}, 0
-        for c, count in self._counts.items():
-            places[c] = slice(start, start + count)
-            start += count
-        return places
-
-    def _count(self, *_: object) -> None:
-        """Count the classes' nodes once, so that asking where they lie does not wait for the device."""
-        counts: list[int] = torch.bincount(self.classes).tolist()
-        self._counts = {c: count for c, count in enumerate(counts) if count}
 
     @torch.no_grad()
     def project_(self) -> None:

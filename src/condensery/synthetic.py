@@ -110,6 +110,30 @@ class MultiFormation:
         return F.interpolate(tiles.reshape(-1, c, th, tw), size=(h, w), mode="bilinear", align_corners=False)
 
 
+class SortedByClass:
+    """Where the classes of a synthetic set of graphs or nodes lie, known without asking the device.
+
+    Attributes:
+        classes: int64 ``[n]``, sorted.
+    """
+
+    classes: Tensor
+    _counts: dict[int, int]
+
+    def rows(self) -> dict[int, slice]:
+        """Where each class lies, for the classes present."""
+        places, start = {}, 0
+        for c, count in self._counts.items():
+            places[c] = slice(start, start + count)
+            start += count
+        return places
+
+    def _count(self, *_: object) -> None:
+        """Count each class once: after building and after loading."""
+        counts: list[int] = torch.bincount(self.classes).tolist()
+        self._counts = {c: count for c, count in enumerate(counts) if count}
+
+
 class Images(nn.Module):
     """Synthetic images with their labels.
 

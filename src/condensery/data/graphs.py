@@ -23,13 +23,13 @@ from condensery.data.graph_checks import (
     tidy,
 )
 from condensery.data.graph_features import AsGiven, FeatureFit, FeatureMap
-from condensery.data.graph_splits import Split, drawn, proportional, stratified_split
+from condensery.data.graph_splits import Split, SplitData, drawn, proportional, stratified_split
 
 __all__ = ["GraphData", "Split", "digits_graph", "graph_data", "proportional", "stratified_split"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GraphData:
+class GraphData(SplitData):
     """An undirected graph with node features and labels, held as tensors on one device.
 
     Build it with `graph_data` or a reader of `condensery.data.graph_files`, which clean what can be cleaned.
@@ -96,31 +96,6 @@ class GraphData:
         """Undirected edges, half of m."""
         return self.edges.shape[1] // 2
 
-    @property
-    def num_features(self) -> int:
-        """How many features a node has: d."""
-        return self.x.shape[1]
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes there are."""
-        return len(self.classes)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the graph is."""
-        return self.x.device
-
-    @property
-    def split(self) -> Split:
-        """Training, validation and test nodes."""
-        return Split(self.train, self.validation, self.test)
-
-    @property
-    def train_y(self) -> Tensor:
-        """Labels of the training nodes, int64 ``[len(train)]``."""
-        return self.y[self.train]
-
     @cached_property
     def adjacency(self) -> Adjacency:
         """The graph as networks propagate on it; the same object at each call, so that what it derives is kept."""
@@ -129,21 +104,6 @@ class GraphData:
     def whole(self) -> Batch:
         """All nodes: ``Batch(NodeInput(features [n, d], graph), labels [n])``."""
         return Batch(NodeInput(self.x, self.adjacency), self.y)
-
-    def members(self, c: int) -> Tensor:
-        """Training nodes of class `c`, int64, in the order of `train`.
-
-        Raises:
-            ValueError: For an index that is no class.
-        """
-        if not 0 <= c < self.num_classes:
-            raise ValueError(f"Class {c} does not exist; choose one of 0 to {self.num_classes - 1}.")
-        return self._members[c]
-
-    @cached_property
-    def _members(self) -> tuple[Tensor, ...]:
-        order = self.train[self.train_y.argsort(stable=True)]
-        return torch.split(order, torch.bincount(self.train_y, minlength=self.num_classes).tolist())
 
     def to(self, device: torch.device | str) -> GraphData:
         """The same on another device; itself where it is there already."""
