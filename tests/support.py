@@ -39,6 +39,17 @@ def tiny_images(data: Labelled, per_class: int | list[int] = 2, *, seed: int = 0
     return Images.from_real(data, per_class, torch.Generator().manual_seed(seed), **options)
 
 
+FEW_EXPERTS = [
+    "experts.count=1",
+    "experts.steps=30",
+    "inner_steps=3",
+    "expert_epochs=2",
+    "max_start=2",
+    "start_every=1",
+]
+"""Settings of SFGC, and with a window GEOM, that take no time."""
+
+
 def generator(seed: int = 0) -> torch.Generator:
     """A fresh CPU generator."""
     return torch.Generator().manual_seed(seed)

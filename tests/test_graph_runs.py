@@ -27,10 +27,14 @@ from condensery.net import Net
 from condensery.node_fitting import Nodes
 from condensery.recipes import graphs
 from condensery.runs import Folder, Progress, Watch
-from support import generator
+from support import FEW_EXPERTS, generator
 
 TINY = ["test.width=4", "eval.steps=6", "net.width=4"]
 OWN = {"gcond": ["hidden=4"], "gcond-x": [], "doscond": ["hidden=4", "fanouts=3,2"], "gcdm": []}
+OWN |= {"sfgc": FEW_EXPERTS, "geom": [*FEW_EXPERTS, "first_max_start=1", "expansion_steps=4"]}
+LOOPS = {method: ["outer=3", "inner=1", "alternation=1/2"] for method in OWN if method not in ("sfgc", "geom")}
+
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def communities() -> dict[str, Any]:
@@ -95,7 +99,7 @@ def same(a: GraphArtifact, b: GraphArtifact) -> bool:
 def test_a_run_that_was_stopped_gives_the_same_graph_and_each_step_once(
     method: str, data: GraphData, source: GraphSource, tmp_path: Path, untouched: None
 ) -> None:
-    plan = plan_of(method, "steps=7", "outer=3", "inner=1", "alternation=1/2")
+    plan = plan_of(method, "steps=7", *LOOPS.get(method, []))
     expected = whole(plan, data, source, tmp_path / "whole")
     run, folder = start(plan, data, source, tmp_path / "stopped")
     steps: Iterator[Progress] = graph_runs.advance(run, folder, Watch(snapshot_every=2))

@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from commands import call
 from condensery import graph_runs, node_experts
 from condensery.cli.experts import experts as experts_command
 from condensery.experts import Curriculum, NodeRecording, Pace, PlainAdam, PlainSgd
 from condensery.fitting import Adam, Sgd
+from condensery.graph_artifact import GraphArtifact
 from condensery.graph_runs import GraphSource
 from condensery.methods import GEOM, SFGC, GraphTangentScore
 from condensery.net import Net
@@ -159,3 +161,12 @@ def test_mistakes_say_what_to_do() -> None:
         plan_of("sfgc", "step_size=0")
     with pytest.raises(ValueError, match="condensery condense cora --method geom"):
         experts_command("cora", method="geom")
+
+
+def test_the_command_records_experts_and_says_so() -> None:
+    settings = [word for setting in (*SMALL, "test.width=4", "eval.steps=4") for word in ("--set", setting)]
+    done = call("condense", "digits-graph", "--method", "geom", "--nodes", 10, *settings, "--out", "run")
+    assert "2/2 experts" in done.err
+    artifact = GraphArtifact.load(Path("run", "artifact.safetensors"))
+    assert artifact.graph.kind_of_labels == "learned"
+    assert artifact.graph.adjacency(artifact.graph.values).edges.shape == (2, 0)

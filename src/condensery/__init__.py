@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from condensery.batch import Batch
     from condensery.condensed_log import Interactions
     from condensery.fitting import Execution, Held, Recipe, Trained, accuracy, fit, training
+    from condensery.graph import Graph
+    from condensery.graph_artifact import GraphArtifact
     from condensery.log_artifact import LogArtifact
     from condensery.loop import NotFinite, Objective, Snapshots, Step, condense, iterate, with_gradient
     from condensery.methods import (
@@ -52,6 +54,8 @@ _HOMES = {
     "batch": ("Batch",),
     "fitting": ("Execution", "Held", "Recipe", "Trained", "accuracy", "fit", "training"),
     "condensed_log": ("Interactions",),
+    "graph": ("Graph",),
+    "graph_artifact": ("GraphArtifact",),
     "log_artifact": ("LogArtifact",),
     "loop": ("NotFinite", "Objective", "Snapshots", "Step", "condense", "iterate", "with_gradient"),
     "methods": (
@@ -93,6 +97,8 @@ __all__ = [
     "Execution",
     "FRePo",
     "GCond",
+    "Graph",
+    "GraphArtifact",
     "Held",
     "Identity",
     "Images",

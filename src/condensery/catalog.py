@@ -605,6 +605,16 @@ LOG_CORESETS: dict[str, Coreset] = {
             2022,
             "https://doi.org/10.1145/3488560.3498439",
         ),
+        Coreset(
+            "proxy-best",
+            "Proxy's best",
+            "condensery.methods.dconrec:proxy_best",
+            "proxy",
+            "takes what a trained proxy ranks first: recorded interactions and ones that nobody recorded",
+            "",
+            0,
+            "",
+        ),
     )
 }
 """Selections of a recommendation log's interactions."""
@@ -939,7 +949,7 @@ def kind_of(spec: str) -> Kind | None:
         return Kind.GRAPH
     path = Path(spec)
     named = spec.lower() in DATASETS or spec.startswith("hf:")
-    return Kind.IMAGES if named or path.is_dir() or path.suffix == ".npz" else None
+    return Kind.IMAGES if named or path.is_dir() or (path.is_file() and path.suffix == ".npz") else None
 
 
 def adjacency(folder: Path, part: str) -> list[Path]:

@@ -258,10 +258,17 @@ def counts_of(plan: GraphPlan, data: GraphData) -> list[int]:
     """Nodes of each class, in proportion to the training nodes.
 
     Raises:
-        ValueError: If they do not suffice for every class.
+        ValueError: If they do not suffice for every class, or a class has fewer.
     """
-    rule = CountRule.LARGEST_REMAINDER if plan.run is None else CountRule(plan.run.counts)
-    return class_counts(data.train_y.cpu(), plan.nodes, ratio=plan.ratio, classes=data.num_classes, rule=rule)
+    rule, y = CountRule.LARGEST_REMAINDER if plan.run is None else CountRule(plan.run.counts), data.train_y.cpu()
+    counts = class_counts(y, plan.nodes, ratio=plan.ratio, classes=data.num_classes, rule=rule)
+    for c, (count, there) in enumerate(zip(counts, torch.bincount(y).tolist(), strict=True)):
+        if count > there:
+            raise ValueError(
+                f"{sum(counts)} nodes need {count} training nodes of class {data.classes[c]!r}, which has {there}; ask "
+                "for fewer nodes."
+            )
+    return counts
 
 
 def advance(run: GraphRun, folder: Folder, watch: Watch | None = None) -> Iterator[Progress]:

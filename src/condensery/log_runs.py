@@ -315,10 +315,14 @@ def build(plan: LogPlan, data: LogData, *, seed: int = 0, proxy: Proxy | None = 
         ValueError: If the plan does not fit the log.
     """
     generator, pool = generators(seed, 3)[1], plan.pool
-    words = {"tail_of": dconrec.TailOf(str(pool["tail_of"])), "compensation": Compensation(str(pool["compensation"]))}
+    words = {
+        "tail_of": dconrec.TailOf(str(pool["tail_of"])),
+        "compensation": Compensation(str(pool["compensation"])),
+        "begin": dconrec.Begin(str(pool["begin"])),
+    }
     setting = dconrec.Setting(**{**pool, **words})  # type: ignore[arg-type]
     model = None if proxy is None else proxy.model
-    synthetic = dconrec.prepare(data.train, plan.ratio, setting=setting, proxy=model)
+    synthetic = dconrec.prepare(data.train, plan.ratio, setting=setting, proxy=model, generator=generator)
     objective: dconrec.DConRec | DosCondRec
     if plan.method == "dconrec":
         assert plan.inner is not None, "DConRec has an inner training"
@@ -352,7 +356,7 @@ def finish(run: LogRun, folder: Folder, source: LogSource) -> LogArtifact:
 
 
 def select(plan: LogPlan, data: LogData, source: LogSource, *, seed: int = 0, tell: Tell | None = None) -> LogArtifact:
-    """Select rows of the training log as a plan says.
+    """Select rows as a plan says: of the training log, or what a proxy thinks best.
 
     Args:
         plan: Of a selection.
@@ -364,6 +368,12 @@ def select(plan: LogPlan, data: LogData, source: LogSource, *, seed: int = 0, te
     start, facts = time.perf_counter(), dict[str, Any]()
     for_proxy, generator = generators(seed, 2)
     budget = round(plan.ratio * len(data.train))
+    if plan.method == "proxy-best":
+        proxy = _trained_proxy(plan, data, seed, tell)
+        unseen = float(plan.options["unseen"] or 0)
+        log = dconrec.proxy_best(data.train, proxy.model, budget, generator=generator, unseen=unseen)
+        how = {"steps": 0, "seconds": time.perf_counter() - start, "loss": None}
+        return _artifact(plan, data, log, source, form=Form.SELECTED, seed=seed, how=how, proxy=proxy.facts)
     if plan.method == "majority":
         index = selections.majority(data.train, budget, generator=generator, head=bool(plan.options["head"]))
     elif plan.method == "svp":

@@ -51,7 +51,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.", show_default=True)] = Path("runs/demo"),
     as_json: o.Json = False,
 ) -> None:
-    """Condense handwritten digits in under a minute and compare: random subset, herding, DM and DSA."""
+    """Condense handwritten digits in about a minute and compare: herding, DM and DSA; then as a graph, by GCond."""
     from condensery import demo as demonstration
 
     demonstration.run(out, as_json=as_json)

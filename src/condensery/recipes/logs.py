@@ -231,11 +231,27 @@ class SvpOptions:
             raise ValueError(f"negatives is {self.negatives} and passes {self.passes}; give 1 or more.")
 
 
+@dataclass(frozen=True)
+class ProxyBestOptions:
+    """What a proxy thinks best.
+
+    Attributes:
+        unseen: Share of the budget for items that a user does not have.
+    """
+
+    unseen: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.unseen <= 1:
+            raise ValueError(f"unseen is {self.unseen:g}; give a share between 0 and 1.")
+
+
 _OPTIONS: dict[str, type] = {
     "dconrec": DConRecOptions,
     "random": RandomOptions,
     "majority": MajorityOptions,
     "svp": SvpOptions,
+    "proxy-best": ProxyBestOptions,
 }
 _PREFIXES = {
     "method": "",
@@ -298,8 +314,10 @@ class LogPlan:
 
     @property
     def needs_proxy(self) -> bool:
-        """Whether a proxy is trained before the run."""
-        return bool(self.pool and self.pool["pseudo"])
+        """Whether a proxy is trained to its end before the run or the selection."""
+        if not self.pool:
+            return self.method == "proxy-best"
+        return bool(self.pool["pseudo"]) or self.pool["begin"] == "proxy"
 
     def with_budget(self, budget: float) -> LogPlan:
         """The same plan with a share of the steps, at least one.
@@ -341,8 +359,7 @@ def load(method: str, dataset: str, ratio: float, *, overrides: Sequence[str] = 
     estimator = read.get(("method", "estimator"), DConRecOptions.estimator)
     estimator = str(values.read(estimator, "EstimatorName", "estimator"))
     origin: list[str] = []
-    file = "logs" if entry.name in catalog.LOG_CORESETS else entry.name
-    for rule in _read(file)["rule"]:
+    for rule in _read(entry.name if rules.there_is(entry.name) else "logs")["rule"]:
         # The shared recipe has more to say of a proxy than a selection takes.
         if _applies(rule, dataset, estimator) and sheet.lay(rule, ignored=("proxy",)):
             origin.append(rule["name"])
@@ -405,7 +422,7 @@ def _kinds(method: str) -> dict[str, dict[str, str]]:
     kinds["data"] = values.fields_of(Reading)
     if method == "dconrec":
         kinds["inner"] = {name: training[name] for name in _INNER}
-    if method in catalog.LOG_METHODS or method == "svp":
+    if method in catalog.LOG_METHODS or method in ("svp", "proxy-best"):
         kinds["proxy"] = training if method != "svp" else {name: training[name] for name in _INNER if name != "epochs"}
     return {**kinds, "evaluation": training}
 

@@ -134,6 +134,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "PenaltyName": ("squares", "norms"),
     "TailOf": ("train", "pool"),
     "Compensation": ("counted", "added", "repeated"),
+    "Begin": ("even", "proxy"),
     "Level": ("interaction", "user"),
     "GraphInit": ("random", "herding", "k-center", "degree", "pagerank"),
     "StructureName": ("pairwise", "identity", "free"),
