@@ -76,7 +76,7 @@ def log_title(r: dict[str, Any]) -> str:
     """The method, and how it differs from its default."""
     parts = [LOG_METHODS[r["method"]]]
     parts += ["without " + " and ".join(LEFT_OUT[w] for w in r["without"])] if r["without"] else []
-    parts += [STARTS[r["start"]]] * (r["start"] != "even")
+    parts += [STARTS[r["start"]]] if r["start"] != "even" else []
     parts += ["loss on the whole log"] * (r["on"] == "whole") + ["most probable rows"] * (r["form"] == "top")
     return ", ".join(parts)
 
