@@ -249,9 +249,12 @@ def _record_missing(
     if recording.curriculum is not None and labels is None:
         labels = _predicted_once(folder, net, data, recording)
     loss = _loss(net, data, recording, labels)
+
+    def told(epoch: int, _: Tensor) -> None:
+        if epoch < last:  # that it is done is told once it is written
+            tell(done + epoch / last)
+
     for index in missing:
-        before = done
-        told: OnEpoch = lambda epoch, _, b=before: tell(b + epoch / last) if epoch < last else None  # type: ignore[misc] # noqa: E731
         write_expert(folder, index, _record(loss, data, recording, index, told, points=last), manifest)
         done += 1
         tell(done)
