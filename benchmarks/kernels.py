@@ -159,7 +159,9 @@ def mirrored(options: argparse.Namespace) -> bool:
 
 
 def trials_of(options: argparse.Namespace) -> Trials:
-    return Trials(n=options.networks, execution=cd.Execution(channels_last=True))
+    """Test networks; the larger sets train them in half the time in bfloat16."""
+    low = {"autocast": torch.bfloat16} if options.per_class > 1 else {}
+    return Trials(n=options.networks, execution=cd.Execution(channels_last=True, **low))
 
 
 def objective_of(
@@ -209,6 +211,7 @@ def run(options: argparse.Namespace, data: cd.data.ImageData) -> None:
         "steps": steps,
         "norm": options.norm,
         "evaluation": to_config(plain),
+        "autocast": str(trials.execution.autocast),
         **surroundings(options),
         "width": options.width,
     }

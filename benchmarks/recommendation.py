@@ -43,7 +43,7 @@ from condensery.log_artifact import Form, LogArtifact
 from condensery.masks import sample
 from condensery.memory import keep_freed_memory
 from condensery.methods import dconrec
-from condensery.methods.dconrec import DConRec, FirstOrder, Setting
+from condensery.methods.dconrec import Begin, DConRec, FirstOrder, Setting
 from condensery.methods.doscond_rec import DosCondRec
 from condensery.nets.recommender import MF, LightGCN, Recommender
 from condensery.ranking import Validation
@@ -56,7 +56,8 @@ SPLIT_SEED = 2020
 PSEUDO = {"ciao": 0.9, "gowalla": 0.3}  # section 4.1.4
 WATCHED = 1000  # validation users that stop a training
 LEARNED = ["even", "doscond", "dconrec-paper", "dconrec-authors", "dconrec", "first-order"]
-METHODS = ["full", "random", "majority", "svp", "svp-user", "proxy-best", *LEARNED]
+UNSEEN = {"proxy-half": 0.5, "proxy-recorded": 0.0}  # of `proxy_best`, by a proxy at its best
+METHODS = ["full", "random", "majority", "svp", "svp-user", "proxy-best", *UNSEEN, *LEARNED]
 PROXY_PASSES = 15  # of SVP's
 
 
@@ -85,7 +86,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("--lr", type=float, help="of the scores, where it is Adam's")
         command.add_argument("--proxy-lr", type=float, default=5e-3)
         command.add_argument("--inner-epochs", type=int, default=1)
-        command.add_argument("--start", choices=["even", "best"], default="even", help="of the probabilities")
+        command.add_argument("--start", choices=["even", "best", "half"], default="even", help="of the probabilities")
         command.add_argument("--on", choices=["validation", "whole"], default="validation", help="the outer loss")
         command.add_argument("--form", choices=[Form.SAMPLED.value, Form.TOP.value], default=Form.SAMPLED.value)
         command.add_argument("--tag", default="", help="added to the name of the result")
@@ -116,7 +117,7 @@ def name_of(options: argparse.Namespace) -> str:
     """The name of a run, and of its file."""
     parts = [options.dataset, *(() if options.method == "full" else (f"{options.ratio:g}",)), options.method]
     parts += [f"without-{part}" for part in sorted(options.without)] + ([options.tag] if options.tag else [])
-    parts += ["from-best"] * (options.start == "best")
+    parts += [f"from-{options.start}"] * (options.start != "even")
     parts += ["on-whole"] * (options.on == "whole")
     parts += ["top"] * (options.form == Form.TOP.value) + [f"seed{options.seed}"]
     return "-".join((["across"] if options.command == "across" else []) + parts)
@@ -206,6 +207,14 @@ def make(name: str, options: argparse.Namespace, data: LogData) -> Made:
         rows = best(train, model, budget)
         cpu = {"proxy": known["cpu_seconds"], "condense": time.process_time() - begun}
         return Made(rows, Form.SELECTED, {"cpu_seconds": cpu, "proxy": known}, len(rows))
+    if options.method in UNSEEN:
+        model, known = proxy(options, data, best=True)
+        begun = time.process_time()
+        unseen = UNSEEN[options.method]
+        rows = dconrec.proxy_best(train, model, budget, generator=generator, unseen=unseen)
+        cpu = {"proxy": known["cpu_seconds"], "condense": time.process_time() - begun}
+        pseudo = int((~train.contains(rows.users, rows.items)).sum())
+        return Made(rows, Form.SELECTED, {"cpu_seconds": cpu, "proxy": known}, pseudo)
     if options.method.startswith("svp"):
         level = selections.Level.USER if options.method == "svp-user" else selections.Level.INTERACTION
         rows = selections.svp(train, budget, importance(options, data), generator=generator, level=level)
@@ -235,18 +244,23 @@ def importance(options: argparse.Namespace, data: LogData) -> Tensor:
     return selections.inverted_auc(data.train, passes, draw, Generator().manual_seed(2000 + options.seed), negatives=2)
 
 
-def proxy(options: argparse.Namespace, data: LogData) -> tuple[MF, dict[str, Any]]:
-    """The proxy of a seed, trained once; and what it is."""
-    path = options.work / f"proxy-{data.name}-{options.proxy_lr:g}-seed{options.seed}.safetensors"
+def proxy(options: argparse.Namespace, data: LogData, *, best: bool = False) -> tuple[MF, dict[str, Any]]:
+    """The proxy of a seed, trained once, as it was last or at its best; and what it is."""
+    form = "-best" if best else ""
+    path = options.work / f"proxy-{data.name}-{options.proxy_lr:g}-seed{options.seed}{form}.safetensors"
     model = MF(data.num_users, data.num_items)
     if not path.exists():
         begun = time.process_time()
         recipe = testing(data.train, data, 60)
-        recipe = dataclasses.replace(recipe, optimizer=Adam(lr=options.proxy_lr), best=False, patience=3)
+        recipe = dataclasses.replace(recipe, optimizer=Adam(lr=options.proxy_lr), best=best, patience=3)
         model.reset_parameters(generator := Generator().manual_seed(options.seed))
         watch = Validation(data.train, data.validation, at_most=WATCHED)
         trained = bpr.fit(model, data.train, recipe, generator, score=watch)
-        facts = {"epochs": trained.epoch, "validation": trained.score, "cpu_seconds": time.process_time() - begun}
+        facts = {
+            "epochs": trained.epoch,
+            "validation": trained.best_score if best else trained.score,
+            "cpu_seconds": time.process_time() - begun,
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
         save_tree(path, {"table": model.table.detach(), "facts": facts}, kind="proxy", version=1)
     tree = load_tree(path, kind="proxy", version=1)
@@ -260,6 +274,7 @@ def settings(options: argparse.Namespace) -> Setting:
     changes: dict[str, Any] = {"pseudo": PSEUDO[options.dataset]}
     changes |= {"pseudo": 0.0} if "pseudo" in options.without or options.method == "doscond" else {}
     changes |= {"threshold": 0} if "tail" in options.without or options.method == "doscond" else {}
+    changes |= {"begin": Begin.PROXY} if options.start == "half" else {}
     if options.method == "dconrec-paper":
         return Setting.paper(**changes)
     return Setting.authors(**changes) if options.method == "dconrec-authors" else Setting(**changes)
@@ -304,11 +319,11 @@ def steps_of(options: argparse.Namespace) -> int:
 def learned(name: str, options: argparse.Namespace, data: LogData, generator: Generator) -> Made:
     """Prepare, descend, and take the log."""
     setting, model, known = settings(options), None, {}
-    if setting.pseudo:
-        model, known = proxy(options, data)
+    if setting.pseudo or options.start != "even":
+        model, known = proxy(options, data, best=options.start == "half")
     begun = time.process_time()
-    start = None if options.start == "even" or model is None else leaning(data.train, model, options.ratio, setting)
-    kept = dconrec.prepare(data.train, options.ratio, setting=setting, proxy=model, start=start)
+    start = None if options.start != "best" or model is None else leaning(data.train, model, options.ratio, setting)
+    kept = dconrec.prepare(data.train, options.ratio, setting=setting, proxy=model, start=start, generator=generator)
     prepared = time.process_time() - begun
     objective, steps = objective_of(options, data, generator), steps_of(options)
     losses, cpu = condense(name, options, kept, objective, steps)

@@ -79,12 +79,14 @@ def section(match: re.Match[str]) -> str:
     from tables_hcdc import MAKERS as OF_HCDC
     from tables_kernels import MAKERS  # which takes from here what both need
     from tables_recommendation import MAKERS as OF_LOGS
+    from tables_scale import MAKERS as OF_SCALE
 
     name = match[1]
     makers = {
         **MAKERS,
         **OF_LOGS,
         **OF_HCDC,
+        **OF_SCALE,
         "demo": demo,
         "coresets": coresets,
         "networks": networks,

@@ -17,6 +17,8 @@ LOG_METHODS = {
     "svp": "SVP, hardest rows",
     "svp-user": "SVP, hardest users",
     "proxy-best": "the proxy's best unseen items alone",
+    "proxy-recorded": "the proxy's best recorded rows",
+    "proxy-half": "the proxy's best, half recorded, half unseen",
     "even": "DConRec's pool, drawn evenly",
     "doscond": "DosCond",
     "dconrec-paper": "DConRec, paper's form",
@@ -38,6 +40,10 @@ PUBLISHED_RECALL: dict[tuple[str, str], tuple[float, float]] = {
     ("gowalla", "svp"): (8.36, 8.80),
     ("gowalla", "doscond"): (5.48, 9.19),
     ("gowalla", "dconrec-paper"): (9.30, 9.96),
+}
+STARTS = {
+    "best": "starting from the proxy's best unseen items",
+    "half": "starting from the proxy's best, recorded and unseen",
 }
 LEFT_OUT = {"pseudo": "pseudo data", "tail": "compensation"}
 
@@ -70,7 +76,7 @@ def log_title(r: dict[str, Any]) -> str:
     """The method, and how it differs from its default."""
     parts = [LOG_METHODS[r["method"]]]
     parts += ["without " + " and ".join(LEFT_OUT[w] for w in r["without"])] if r["without"] else []
-    parts += ["starting from the proxy's best"] * (r["start"] == "best")
+    parts += [STARTS[r["start"]]] * (r["start"] != "even")
     parts += ["loss on the whole log"] * (r["on"] == "whole") + ["most probable rows"] * (r["form"] == "top")
     return ", ".join(parts)
 
@@ -113,7 +119,7 @@ def recommendation() -> str:
     rows = []
     for g in groups:
         r = g[0]
-        learned = r.get("setting", {}).get("pseudo")
+        learned = r.get("setting", {}).get("pseudo") or r["method"].startswith("proxy-")
         pseudo = f"{100 * statistics.mean(x['pseudo_share'] for x in g):.0f} %" if learned else ""
         known = PUBLISHED_RECALL.get((r["dataset"], r["method"]))
         plain = not r["without"] and r["form"] == "sampled"

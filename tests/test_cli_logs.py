@@ -75,14 +75,15 @@ def test_the_published_forms_say_what_they_keep(estimator: str, table: Path) -> 
     assert "not the paper's" not in said
 
 
-def test_select_takes_recorded_interactions(table: Path) -> None:
+def test_select_takes_as_many_interactions_as_asked(table: Path) -> None:
     for name in catalog.LOG_CORESETS:
-        more = ["--set", "passes=1"] if name == "svp" else []
+        more = {"svp": ["--set", "passes=1"], "proxy-best": ["--set", "proxy.epochs=2"]}.get(name, [])
         plain = json.loads(call("select", table, "--coreset", name, "--ratio", 0.3, *more, "--json").out)
         artifact = LogArtifact.load(plain["artifact"])
         assert len(artifact.log) == round(0.3 * artifact.full)
-        assert artifact.indices is not None
-        assert artifact.pseudo == 0
+        recorded = name != "proxy-best"
+        assert (artifact.indices is not None) == recorded
+        assert (artifact.pseudo == 0) == recorded
     assert "holds a set already" in complaint("select", table, "--coreset", "random", "--ratio", 0.3)
 
 
@@ -126,7 +127,7 @@ def test_ctrl_c_while_the_proxy_trains(table: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_reading_is_set_by_names(table: Path) -> None:
-    settings = ["min_rating=2", "core=3", "split=leave-one-out", "threshold=0", "pseudo=0", "steps=1", "inner.dim=4"]
+    settings = ["min_rating=2", "core=3", "split=leave-one-out", "pseudo=0", "begin=even", "steps=1", "inner.dim=4"]
     words = [word for setting in settings for word in ("--set", setting)]
     plain = json.loads(call("condense", table, "--method", "dconrec", "--ratio", 0.5, *words, *TINY, "--json").out)
     artifact = LogArtifact.load(plain["artifact"])
@@ -261,7 +262,7 @@ def test_lists_tell_the_kind_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyP
     [
         ("condense generated-log", "use condense --method dconrec"),
         ("condense TABLE --method dm", "is a recommendation log and dm is for images"),
-        ("select generated-log", "select --coreset random, majority or svp"),
+        ("select generated-log", "select --coreset random, majority, svp or proxy-best"),
         ("compare generated-log --methods dm,dconrec", "and dm is for images"),
         ("condense digits --method dconrec", "DConRec is for recommendation logs and digits holds images"),
         ("condense . --method dconrec", "holds images"),
@@ -272,6 +273,7 @@ def test_lists_tell_the_kind_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("condense generated-log --method dconrec --fast", "--fast is for images; leave it out"),
         ("condense TABLE --method dconrec --validation 0.2", "give --set validation=SHARE for a log"),
         ("select generated-log --coreset svp --whiten zca", "--whiten is for images"),
+        ("select generated-log --coreset proxy-best --set unseen=2", "unseen is 2; give a share between 0 and 1"),
         ("compare generated-log --methods svp --jobs 2", "--jobs is for images"),
         ("evaluate MADE --robust", "--robust is for images"),
         ("evaluate MADE --nets ConvNet", "choose from MF, LightGCN"),
@@ -284,7 +286,7 @@ def test_lists_tell_the_kind_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("condense generated-log --method dconrec --ratio 0", "above 0 and at most 1, such as 0.25"),
         ("compare generated-log --ratio half", "--ratio takes numbers as 0.25,0.5"),
         ("condense generated-log --method dconrec --set treshold=3", "did you mean threshold?"),
-        ("condense generated-log --method dconrec --ratio 0.01", "set a lower threshold"),
+        ("condense generated-log --method dconrec --ratio 0.01 --set threshold=4", "set a lower threshold"),
         ("condense generated-log --method dconrec --set min_rating=3", "leave min_rating out"),
         ("condense generated-log --method dconrec --data-root .", "leave the data root out"),
         ("condense TABLE --method dconrec --data-root .", "which is not; leave it out"),

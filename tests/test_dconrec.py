@@ -20,7 +20,7 @@ from condensery.fitting import Adam, Sgd
 from condensery.loop import NotFinite, Objective, Snapshots, condense, iterate
 from condensery.masks import Reinforce, gradient_mapping
 from condensery.methods import dconrec
-from condensery.methods.dconrec import DConRec, Decay, FirstOrder, Setting, TailOf, prepare, tail
+from condensery.methods.dconrec import Begin, DConRec, Decay, FirstOrder, Setting, TailOf, prepare, tail
 from condensery.methods.doscond_rec import DosCondRec, _distance, relaxed
 from condensery.nets.recommender import MF
 
@@ -67,6 +67,55 @@ def test_everyone_gets_their_best_unseen_items() -> None:
 def test_a_user_without_a_row_gets_none() -> None:
     part = DATA.train.subset(DATA.train.users != 4)
     assert int(dconrec.pseudo_interactions(part, proxy(), 0.5).user_counts[4]) == 0
+
+
+@pytest.mark.parametrize("unseen", [0.0, 0.5, 1.0])
+def test_the_proxys_best_are_each_users_best_in_proportion(unseen: float) -> None:
+    model, train, budget = proxy(), DATA.train, len(DATA.train) // 3
+    log = dconrec.proxy_best(train, model, budget, generator=g(), unseen=unseen)
+    assert len(log) == budget
+    known = train.contains(log.users, log.items)
+    assert int((~known).sum()) == round(unseen * budget)
+    users, items = model.embeddings()
+    scores = (users @ items.T).detach()
+    for u in range(DATA.num_users):
+        seen = train.items[train.users == u]
+        own = seen[scores[u, seen].argsort(descending=True)]
+        others = scores[u].index_fill(0, seen, -torch.inf).argsort(descending=True)
+        for part, best, share in ((known, own, 1 - unseen), (~known, others, unseen)):
+            taken = log.items[(log.users == u) & part]
+            assert set(taken.tolist()) == set(best[: len(taken)].tolist())
+            if part is known:
+                assert abs(len(taken) - share * budget * len(seen) / len(train)) <= 1
+    if unseen == 1:  # the budget suffices for everybody
+        assert bool((log.user_counts[train.user_counts > 0] > 0).all())
+
+
+def test_the_proxys_best_keep_to_the_budget_where_little_is_unseen() -> None:
+    part = DATA.train.subset(DATA.train.items < 6)  # some users have five of six
+    log = dconrec.proxy_best(part, proxy(), len(part), generator=g())
+    assert len(log) == len(part)
+    with pytest.raises(ValueError, match=r"ask for 0 to"):
+        dconrec.proxy_best(part, proxy(), len(part) + 1, generator=g())
+    with pytest.raises(ValueError, match=r"unseen is 1.5; give the share"):
+        dconrec.proxy_best(part, proxy(), 1, generator=g(), unseen=1.5)
+    assert len(dconrec.proxy_best(part, proxy(), 0, generator=g())) == 0
+
+
+@pytest.mark.parametrize("pseudo", [0.0, 0.9])
+def test_a_start_at_the_proxys_best_is_within_the_budget(pseudo: float) -> None:
+    model, setting = proxy(), Setting(pseudo=pseudo, threshold=0, begin=Begin.PROXY)
+    kept = prepare(DATA.train, 0.4, setting=setting, proxy=model, generator=g(7))
+    assert kept.expected_size == pytest.approx(0.4 * len(DATA.train), rel=1e-5)
+    chosen = dconrec.proxy_best(
+        DATA.train, model, round(0.4 * len(DATA.train)), generator=g(7), unseen=0.5 if pseudo else 0.0
+    )
+    scores = kept.scores.detach()
+    likely = scores > 0.5
+    assert torch.equal(likely, chosen.contains(kept.users, kept.items))
+    assert bool((scores[~likely] > 0).all())
+    with pytest.raises(ValueError, match="give a proxy"):
+        prepare(DATA.train, 0.4, setting=setting, proxy=model)
 
 
 def test_the_tail_is_all_of_the_users_with_few_rows() -> None:

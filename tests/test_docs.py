@@ -23,7 +23,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHELL = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-METHODS = sorted({**catalog.METHODS, **catalog.LOG_METHODS})
+METHODS = sorted(name for domain in catalog.DOMAINS.values() for name in domain.methods)
 
 
 def navigation() -> list[str]:
@@ -106,7 +106,7 @@ def test_every_page_is_in_the_navigation_once() -> None:
 def test_every_method_is_in_the_catalog() -> None:
     """A class with an optimizer for what is learned is a method; the others of the package are parts of one."""
     there = {name for name in methods.__all__ if hasattr(getattr(methods, name), "optimizer")}
-    entries = (*catalog.METHODS.values(), *catalog.LOG_METHODS.values())
+    entries = (entry for domain in catalog.DOMAINS.values() for entry in domain.methods.values())
     assert there == {entry.home.partition(":")[2] for entry in entries}
 
 

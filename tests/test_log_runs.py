@@ -169,6 +169,7 @@ def built(data: LogData, *settings: str) -> tuple[dconrec.DConRec, dconrec.Setti
             **plan.pool,
             "tail_of": dconrec.TailOf(str(plan.pool["tail_of"])),
             "compensation": Compensation(str(plan.pool["compensation"])),
+            "begin": dconrec.Begin(str(plan.pool["begin"])),
         }
     )
     model = MF(data.num_users, data.num_items, 4)
@@ -202,7 +203,7 @@ def test_the_words_for_estimators_are_the_library_s_forms(
 def test_the_default_estimator_is_ours_and_says_so(data: LogData) -> None:
     found, pool = built(data)
     assert found.estimator == dconrec.FirstOrder(1, margin=0.01)
-    assert pool == dconrec.Setting()
+    assert pool == dconrec.Setting(threshold=0, begin=dconrec.Begin.PROXY)
     assert any("not the paper's" in said for said in logs.load("dconrec", "", 0.25).origin)
     assert not any(
         "not the paper's" in said for said in logs.load("dconrec", "", 0.25, overrides=["estimator=paper"]).origin
@@ -233,7 +234,7 @@ def test_every_setting_has_a_kind_that_text_can_give(method: str) -> None:
 
 def test_a_budget_is_a_share_of_the_steps() -> None:
     plan = logs.load("dconrec", "", 0.25)
-    assert (plan.steps, plan.with_budget(0.1).steps, plan.with_budget(0.1).budget) == (100, 10, 0.1)
+    assert (plan.steps, plan.with_budget(0.1).steps, plan.with_budget(0.1).budget) == (30, 3, 0.1)
     with pytest.raises(ValueError, match="is no share"):
         plan.with_budget(0)
     assert logs.load("random", "", 0.25).with_budget(0.5).steps == 0
@@ -367,6 +368,18 @@ def test_selections_have_exactly_the_budget(settings: tuple[str, ...], data: Log
     assert made[0].indices is not None
     assert torch.equal(data.train.keys[made[0].indices], made[0].log.keys)
     assert (made[0].form, made[0].pseudo) == (Form.SELECTED, 0)
+
+
+def test_what_a_proxy_thinks_best_is_half_unrecorded(data: LogData, source: LogSource) -> None:
+    plan = logs.load("proxy-best", "", 0.3, overrides=["proxy.epochs=3", "proxy.dim=4"])
+    told: list[int] = []
+    made = log_runs.select(plan, data, source, tell=lambda epoch, score: told.append(epoch))
+    budget = round(0.3 * len(data.train))
+    assert (len(made.log), made.pseudo, made.indices) == (budget, round(budget / 2), None)
+    assert told == [1, 2, 3]
+    assert made.proxy["dim"] == 4
+    whole = logs.load("proxy-best", "", 0.3, overrides=["proxy.epochs=3", "proxy.dim=4", "unseen=0"])
+    assert log_runs.select(whole, data, source).pseudo == 0
 
 
 def test_rows_of_single_recommenders_merge_to_those_of_the_library(data: LogData) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from condensery import catalog, experts, methods, nets, planned_experts, recipes, runs
 from condensery.data import augment
-from condensery.recipes import Evaluation, Plan, values
+from condensery.recipes import Evaluation, Plan, rules, values
 
 
 def test_dm_has_the_published_values_at_any_number_of_images() -> None:
@@ -331,13 +331,13 @@ def test_a_bad_start_is_one_sentence(assignments: list[str], message: str) -> No
 
 
 def test_a_strange_key_in_a_recipe_file_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    rules = {"source": "", "rule": [{"name": "defaults", "run": {"stesp": 3}, "network": {"net": "ConvNet"}}]}
-    monkeypatch.setattr(recipes, "_read", lambda _: rules)
+    strange = {"source": "", "rule": [{"name": "defaults", "run": {"stesp": 3}, "network": {"net": "ConvNet"}}]}
+    monkeypatch.setattr(recipes, "_read", lambda _: strange)
     with pytest.raises(ValueError, match=r"unknown name run\.stesp; it may hold steps"):
         recipes.load("dm", "cifar10", 1)
     monkeypatch.undo()
     with pytest.raises(ValueError, match="unknown key 'daatsets'"):
-        recipes._check_keys("dm", {"daatsets": []}, ("datasets",))
+        rules.check_keys("dm", {"daatsets": []}, ("datasets",))
 
 
 def test_the_error_for_an_unknown_setting_lists_all_and_the_nearest() -> None:

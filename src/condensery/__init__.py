@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         DM,
         DSA,
         FTD,
+        GCDM,
         KIP,
         MCT,
         MTT,
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
         TESLA,
         VIG,
         DConRec,
+        DosCond,
         DosCondRec,
         FRePo,
+        GCond,
     )
     from condensery.net import Net
     from condensery.synthetic import Identity, Images, MultiFormation, Synthetic
@@ -52,6 +55,7 @@ _HOMES = {
     "methods": (
         *("BPTT", "CIG", "DATM", "DC", "DM", "DSA", "FRePo", "FTD", "KIP", "MCT", "MTT", "RCIG", "RFAD"),
         *("SATM", "SATMDA", "TESLA", "VIG", "DConRec", "DosCondRec"),
+        *("GCond", "DosCond", "GCDM"),
     ),
     "net": ("Net",),
     "synthetic": ("Identity", "Images", "MultiFormation", "Synthetic"),
@@ -67,6 +71,7 @@ __all__ = [
     "DM",
     "DSA",
     "FTD",
+    "GCDM",
     "KIP",
     "MCT",
     "MTT",
@@ -79,9 +84,11 @@ __all__ = [
     "Artifact",
     "Batch",
     "DConRec",
+    "DosCond",
     "DosCondRec",
     "Execution",
     "FRePo",
+    "GCond",
     "Held",
     "Identity",
     "Images",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Adjacency", "NodeInput", "Normalisation"]
+__all__ = ["Adjacency", "BlockAdjacency", "GraphsInput", "NodeInput", "Normalisation"]
 
 
 class Normalisation(StrEnum):
@@ -31,6 +31,22 @@ class NodeInput(NamedTuple):
 
     features: Tensor
     graph: Adjacency
+
+
+class GraphsInput(NamedTuple):
+    """What a network for whole graphs eats: the ``x`` of a `Batch` of graphs, their nodes one graph after the other.
+
+    Attributes:
+        features: Of all nodes, ``[n, d]``.
+        graph: Which nodes are joined; none of different graphs are.
+        owner: The graph of each node, int64 ``[n]``, ascending.
+        sizes: Nodes of each graph, int64 ``[g]``.
+    """
+
+    features: Tensor
+    graph: Adjacency
+    owner: Tensor
+    sizes: Tensor
 
 
 class Adjacency:
@@ -250,6 +266,95 @@ class Adjacency:
                     starts, columns[order], values, (self.n, self.n), check_invariants=False
                 )
         return self._rows[key]
+
+
+class BlockAdjacency(Adjacency):
+    """Graphs of equal size side by side, each a small dense weighted matrix that gradients reach.
+
+    For networks that propagate by products with a normalised graph. It has no edges to attend to one by one: `joined`
+    gives the same graphs with edges.
+
+    Args:
+        blocks: ``[m, k, k]``: the matrices of m graphs of k nodes.
+
+    Raises:
+        ValueError: For another shape.
+
+    Example:
+        >>> pair = BlockAdjacency(torch.tensor([[[0.0, 1.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]))
+        >>> (pair @ torch.tensor([[1.0], [2.0], [3.0], [4.0]])).flatten().tolist()
+        [2.0, 1.0, 0.0, 0.0]
+    """
+
+    def __init__(self, blocks: Tensor) -> None:
+        if blocks.dim() != 3 or blocks.shape[1] != blocks.shape[2]:
+            raise ValueError(f"The blocks have shape {tuple(blocks.shape)}; give [m, k, k], a matrix for each graph.")
+        super().__init__(blocks.shape[0] * blocks.shape[1])
+        self.blocks = blocks
+
+    def __repr__(self) -> str:
+        m, k, _ = self.blocks.shape
+        return f"BlockAdjacency({m} graphs of {k} nodes, {self.device})"
+
+    @property
+    def _held(self) -> Tensor:
+        return self.blocks
+
+    @property
+    def _learned(self) -> bool:
+        return self.blocks.requires_grad
+
+    def to(self, device: torch.device | str) -> Adjacency:
+        """The same on another device; itself where it is there already."""
+        return self if self.device == torch.device(device) else BlockAdjacency(self.blocks.to(device))
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        """Propagate features ``[n, d]`` (or one number a node, ``[n]``) one step, each graph in itself."""
+        if x.dim() == 1:
+            return (self @ x[:, None])[:, 0]
+        m, k, _ = self.blocks.shape
+        return (self.blocks.to(x.dtype) @ x.view(m, k, -1)).flatten(0, 1)
+
+    def degrees(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Weight that each node receives ``[n]``."""
+        return self.blocks.sum(2).flatten()
+
+    def with_self_loops(self) -> Adjacency:
+        """Every node also receives its own features with weight 1."""
+        return BlockAdjacency(self.blocks + _eye(self.blocks[0]))
+
+    def normalised(self, self_loops: bool = True, kind: Normalisation = Normalisation.SYMMETRIC) -> Adjacency:
+        """The graphs divided by their degrees, see `Adjacency.normalised`; computed once where no gradient comes."""
+        key = (self_loops, kind)
+        if key in self._normalised:
+            return self._normalised[key]
+        base = self.blocks + _eye(self.blocks[0]) if self_loops else self.blocks
+        degrees = base.sum(2)
+        there = degrees > 0
+        safe = torch.where(there, degrees, torch.ones_like(degrees))
+        inverse = torch.where(there, safe.rsqrt() if kind is Normalisation.SYMMETRIC else 1 / safe, 0.0)
+        divided = inverse[:, :, None] * base
+        result = BlockAdjacency(divided * inverse[:, None] if kind is Normalisation.SYMMETRIC else divided)
+        if not self._learned:
+            self._normalised[key] = result
+        return result
+
+    def laplacian(self) -> Adjacency:
+        """The normalised Laplacian of each graph."""
+        inner = self.normalised(self_loops=False)
+        assert isinstance(inner, BlockAdjacency)
+        return BlockAdjacency(_eye(self.blocks[0]) - inner.blocks)
+
+    def dense(self) -> Tensor:
+        """One matrix ``[n, n]``, differentiable."""
+        return torch.block_diag(*self.blocks)
+
+    def joined(self) -> Adjacency:
+        """The same graphs as edges of weight above or below 0, differentiable in the weights."""
+        m, k, _ = self.blocks.shape
+        graph, target, source = self.blocks.detach().nonzero(as_tuple=True)
+        edges = torch.stack([graph * k + source, graph * k + target])
+        return Adjacency.sparse(edges, m * k, self.blocks[graph, target, source])
 
 
 def _eye(like: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from condensery import configs, nets
+from condensery import configs, nets, records
 from condensery.batch import Batch
 from condensery.data import augment, whitening
 from condensery.data.whitening import Preprocessing
 from condensery.fitting import Adam, Constant, CrossEntropy, Drop, Recipe, Sgd, SquaredError, WarmupCosine
-from condensery.store import DamagedFile, load_tree, save_tree
+from condensery.store import save_tree
 from condensery.synthetic import Identity, Images, MultiFormation, per_class_of, size_in_bytes
 
 KIND = "condensery-artifact"
@@ -65,7 +64,7 @@ class Artifact:
     split: Mapping[str, Any] = field(default_factory=dict)
     indices: Tensor | None = None
     scores: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=lambda: _versions())
+    versions: Mapping[str, str] = field(default_factory=records.versions)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def batch(self, *, hard_labels: bool = False, device: torch.device | str | None = None) -> Batch:
@@ -131,7 +130,7 @@ class Artifact:
             "recipe": configs.to_config(self.recipe),
             "indices": self.indices,
             "classes": list(self.classes),
-            **{name: _plain(getattr(self, name)) for name in _PLAIN},
+            **{name: records.plain(getattr(self, name)) for name in _PLAIN},
         }
         save_tree(path, tree, kind=KIND, version=VERSION)
 
@@ -143,12 +142,9 @@ class Artifact:
             FileNotFoundError: If there is none.
             DamagedFile: In one sentence, if it cannot be read or does not make sense.
         """
-        tree = load_tree(path, kind=KIND, version=VERSION)
-        try:
-            return _from_tree(cls, tree, device)
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DamagedFile(f"{path} does not hold a usable condensed set ({reason}).") from None
+        return records.opened(
+            path, lambda tree: _from_tree(cls, tree, device), kind=KIND, version=VERSION, what="condensed set"
+        )
 
 
 _PLAIN = ("network", "dataset", "method", "options", "seed", "split", "scores", "versions", "provenance")
@@ -158,17 +154,16 @@ _TYPES = {name: (str if name in ("dataset", "method") else int if name == "seed"
 
 
 def _check_types(tree: Mapping[str, Any]) -> None:
-    """Raise a TypeError for a part of the wrong type: the digest only tells that it was written so."""
-    stored = tree["images"]
-    wrong = [name for name in _PLAIN if not isinstance(tree[name], _TYPES[name])]
-    wrong += [name for name in ("values", "classes") if not isinstance(stored[name], Tensor)]
-    wrong += [name for name in ("learn_labels", "logits", "mirrored") if not isinstance(stored[name], bool)]
-    wrong += [] if stored["labels"] is None or isinstance(stored["labels"], Tensor) else ["labels"]
-    wrong += [] if tree["indices"] is None or isinstance(tree["indices"], Tensor) else ["indices"]
-    names = tree["classes"]
-    wrong += [] if isinstance(names, list) and all(isinstance(c, str) for c in names) else ["classes"]
-    if wrong:
-        raise TypeError(f"{wrong[0]} is of a type that it cannot be")
+    """Raise a TypeError for a part of the wrong type."""
+    stored, names = tree["images"], tree["classes"]
+    also = {name: isinstance(stored[name], Tensor) for name in ("values", "classes")}
+    also |= {name: isinstance(stored[name], bool) for name in ("learn_labels", "logits", "mirrored")}
+    also |= {
+        "labels": isinstance(stored["labels"], Tensor | None),
+        "indices": isinstance(tree["indices"], Tensor | None),
+    }
+    also |= {"class names": isinstance(names, list) and all(isinstance(c, str) for c in names)}
+    records.check_types(tree, _TYPES, also=also)
 
 
 def _from_tree(cls: type[Artifact], tree: Mapping[str, Any], device: torch.device | str) -> Artifact:
@@ -198,14 +193,3 @@ def _from_tree(cls: type[Artifact], tree: Mapping[str, Any], device: torch.devic
         indices=tree["indices"],
         **{name: tree[name] for name in _PLAIN},
     )
-
-
-def _plain(value: Any) -> Any:
-    """Mappings of any kind as dicts, tuples kept."""
-    return {k: _plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value
-
-
-def _versions() -> dict[str, str]:
-    from condensery import __version__
-
-    return {"condensery": __version__, "torch": str(torch.__version__), "python": platform.python_version()}

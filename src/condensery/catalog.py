@@ -7,8 +7,10 @@ asked for what it names, so listing the catalog costs nothing.
 from __future__ import annotations
 
 import difflib
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,13 +45,14 @@ class Method:
 
 @dataclass(frozen=True)
 class Coreset:
-    """A selection of real images.
+    """A selection of real images, interactions or nodes.
 
     Attributes:
         name: What the command line calls it.
         title: What tables call it.
         home: Where its function is, ``module:name``.
-        needs: What it selects by: ``"features"``, or the training record that gives its scores.
+        needs: What it selects by: ``"features"``, or the training record that gives its scores. For nodes the arguments
+            that it takes beside the graph and the counts, of ``embeddings`` and ``generator``, with a space between.
         line: What it does, in a line.
         paper: The paper.
         year: Of the paper.
@@ -151,6 +154,55 @@ class LogSet:
     def files(self) -> Any:
         """Its `fetch.Source`, or ``None`` if it needs no files."""
         return _load(self.source) if self.source else None
+
+
+@dataclass(frozen=True)
+class GraphSet:
+    """A graph that has a name.
+
+    Attributes:
+        name: What the command line calls it.
+        title: What it is called elsewhere.
+        home: Where its loader is, ``module:name``.
+        sizes: Nodes, edges, features and classes.
+        origin: Who made it.
+        source: Where its `fetch.Source` is, ``module:name``; empty for a graph that is made here.
+        drawn: Whether its split is drawn with a seed rather than published.
+        arguments: Passed to the loader, and to the source where it is a function.
+    """
+
+    name: str
+    title: str
+    home: str
+    sizes: tuple[int, int, int, int]
+    origin: str
+    source: str = ""
+    drawn: bool = False
+    arguments: Mapping[str, str] = field(default_factory=dict)
+
+    def load(self, root: str | None = None, **options: Any) -> Any:
+        """The graph (see `data.GraphData`), with the loader's own options.
+
+        Args:
+            root: The folder with its files, or ``None`` to look in the usual places.
+            options: ``fit``, ``inductive``, and ``seed`` where the split is drawn.
+
+        Raises:
+            ValueError: If a folder is given for a graph without files.
+            DataMissing: If it is not on this machine and cannot be fetched.
+        """
+        if self.source:
+            return _load(self.home)(root, **self.arguments, **options)
+        if root is not None:
+            raise ValueError(f"{self.name} has no files; leave the data root out.")
+        return _load(self.home)(**self.arguments, **options)
+
+    def files(self) -> Any:
+        """Its `fetch.Source`, or ``None`` if it needs no files."""
+        if not self.source:
+            return None
+        source = _load(self.source)
+        return source(**self.arguments) if callable(source) else source
 
 
 _CORESETS = "condensery.coresets"
@@ -479,6 +531,21 @@ NETWORKS: tuple[str, ...] = (
 )
 """Names in `nets.VISION`; a test holds the two together."""
 
+GRAPH_NETWORKS: tuple[str, ...] = (
+    "GCN",
+    "SAGE",
+    "GAT",
+    "GIN",
+    "SGC",
+    "ChebNet",
+    "APPNP",
+    "GDC",
+    "GraphTransformer",
+    "NodeMLP",
+    "Polynomial",
+)
+"""Names in `nets.GRAPH`; the same test."""
+
 
 LOG_METHODS: dict[str, Method] = {
     m.name: m
@@ -538,6 +605,16 @@ LOG_CORESETS: dict[str, Coreset] = {
             2022,
             "https://doi.org/10.1145/3488560.3498439",
         ),
+        Coreset(
+            "proxy-best",
+            "Proxy's best",
+            "condensery.methods.dconrec:proxy_best",
+            "proxy",
+            "takes what a trained proxy ranks first: recorded interactions and ones that nobody recorded",
+            "",
+            0,
+            "",
+        ),
     )
 }
 """Selections of a recommendation log's interactions."""
@@ -557,6 +634,148 @@ LOGS: dict[str, LogSet] = {
     )
 }
 
+_GCOND_PAPER = "Jin et al., Graph Condensation for Graph Neural Networks, ICLR"
+
+GRAPH_METHODS: dict[str, Method] = {
+    m.name: m
+    for m in (
+        Method(
+            "gcond",
+            "GCond",
+            "condensery.methods:GCond",
+            "matches gradients class by class; edges are a function of the learned features",
+            _GCOND_PAPER,
+            2022,
+            "https://arxiv.org/abs/2110.07580",
+        ),
+        Method(
+            "gcond-x",
+            "GCond-X",
+            "condensery.methods:GCond",
+            "GCond without edges: the learned features carry everything",
+            _GCOND_PAPER,
+            2022,
+            "https://arxiv.org/abs/2110.07580",
+        ),
+        Method(
+            "doscond",
+            "DosCond",
+            "condensery.methods:DosCond",
+            "GCond at the initial weights only, a new network at each step",
+            "Jin et al., Condensing Graphs via One-Step Gradient Matching, KDD",
+            2022,
+            "https://arxiv.org/abs/2206.07746",
+        ),
+        Method(
+            "gcdm",
+            "GCDM",
+            "condensery.methods:GCDM",
+            "matches mean representations class by class, in every hidden layer",
+            "Liu et al., Graph Condensation via Receptive Field Distribution Matching, arXiv",
+            2022,
+            "https://arxiv.org/abs/2206.13697",
+        ),
+    )
+}
+"""Methods that condense a graph whose nodes are classified."""
+
+GRAPH_CORESETS: dict[str, Coreset] = {
+    c.name: c
+    for c in (
+        Coreset(
+            "random",
+            "Random",
+            f"{_CORESETS}.graphs:random",
+            "generator",
+            "takes nodes of each class at random",
+            "",
+            0,
+            "",
+        ),
+        Coreset(
+            "herding",
+            "Herding",
+            f"{_CORESETS}.graphs:herding",
+            "embeddings",
+            "keeps the mean embedding of the selected near the class mean",
+            "Welling, Herding Dynamical Weights to Learn, ICML",
+            2009,
+            "https://doi.org/10.1145/1553374.1553517",
+        ),
+        Coreset(
+            "k-center",
+            "k-center",
+            f"{_CORESETS}.graphs:k_center",
+            "embeddings generator",
+            "takes the node farthest from those selected",
+            "Sener & Savarese, Active Learning for Convolutional Neural Networks: A Core-Set Approach, ICLR",
+            2018,
+            "https://arxiv.org/abs/1708.00489",
+        ),
+        Coreset(
+            "degree",
+            "Degree",
+            f"{_CORESETS}.graphs:degree",
+            "",
+            "takes the nodes with the most edges",
+            "",
+            0,
+            "",
+        ),
+        Coreset(
+            "pagerank",
+            "PageRank",
+            f"{_CORESETS}.graphs:pagerank",
+            "",
+            "takes the nodes where a random walk is most often",
+            "Brin & Page, The Anatomy of a Large-Scale Hypertextual Web Search Engine, WWW",
+            1998,
+            "https://doi.org/10.1016/S0169-7552(98)00110-X",
+        ),
+    )
+}
+"""Selections of a graph's nodes, each with the edges among them."""
+
+
+def _planetoid(name: str, title: str, sizes: tuple[int, int, int, int]) -> GraphSet:
+    home, source = "condensery.data:planetoid", "condensery.data.graph_pyg:planetoid_source"
+    return GraphSet(name, title, home, sizes, "Yang et al. 2016", source, arguments={"name": name})
+
+
+GRAPHS: dict[str, GraphSet] = {
+    graph.name: graph
+    for graph in (
+        GraphSet(
+            "digits-graph",
+            "Digits, nearest neighbours",
+            "condensery.data:digits_graph",
+            (1_797, 9_927, 64, 10),
+            "with scikit-learn",
+            drawn=True,
+        ),
+        _planetoid("cora", "Cora", (2_708, 5_278, 1_433, 7)),
+        _planetoid("citeseer", "CiteSeer", (3_327, 4_552, 3_703, 6)),
+        _planetoid("pubmed", "PubMed", (19_717, 44_324, 500, 3)),
+        GraphSet(
+            "amazon-photo",
+            "Amazon-Photo",
+            "condensery.data:amazon_photo",
+            (7_650, 119_081, 745, 8),
+            "Shchur et al. 2018",
+            "condensery.data.named_graphs:AMAZON_PHOTO",
+            drawn=True,
+        ),
+        GraphSet(
+            "ogbn-arxiv",
+            "ogbn-arxiv",
+            "condensery.data:ogbn_arxiv",
+            (169_343, 1_157_799, 128, 40),
+            "Hu et al. 2020",
+            "condensery.data.named_graphs:OGBN_ARXIV",
+        ),
+    )
+}
+
 _TABLES = (".csv", ".tsv", ".inter", ".parquet", ".pq", ".data", ".dat")
 
 
@@ -570,12 +789,149 @@ def is_log(spec: str) -> bool:
         >>> is_log("generated-log"), is_log("digits")
         (True, False)
     """
-    if spec.lower() in LOGS or spec.lower() in DATASETS or spec.startswith("hf:"):
+    if spec.lower() in {**LOGS, **DATASETS, **GRAPHS} or spec.startswith("hf:"):
         return spec.lower() in LOGS
     path = Path(spec)
     if path.is_dir():
         return bool((path / "u.data").is_file() or (adjacency(path, "train") and adjacency(path, "test")))
     return path.is_file() and Path(path.name.removesuffix(".gz")).suffix.lower() in _TABLES
+
+
+def is_graph(spec: str) -> bool:
+    """Whether data are a graph: one with a name, or a path of which `graph_layout` knows the layout.
+
+    Args:
+        spec: A name or a path, as typed.
+
+    Example:
+        >>> is_graph("digits-graph"), is_graph("digits")
+        (True, False)
+    """
+    if spec.lower() in GRAPHS or spec.lower() in {**DATASETS, **LOGS} or spec.startswith("hf:"):
+        return spec.lower() in GRAPHS
+    return graph_layout(Path(spec)) is not None
+
+
+def graph_layout(path: Path) -> str | None:
+    """How a graph lies on the disk: ``npz``, ``tables``, ``ogb``, ``planetoid`` or ``graphsaint``.
+
+    Args:
+        path: A file or a folder.
+
+    Returns:
+        The layout, ``None`` where there is no graph.
+    """
+    if path.is_file() and path.suffix == ".npz":
+        return "npz" if _has_edges(path) else None
+    if not path.is_dir():
+        return None
+    if (path / "raw" / "edge.csv.gz").is_file():
+        return "ogb"
+    if (path / "adj_full.npz").is_file():
+        return "graphsaint"
+    if any(path.glob("ind.*.graph")) or any(path.glob("raw/ind.*.graph")):
+        return "planetoid"
+    return "tables" if tables_of(path) is not None else None
+
+
+def tables_of(folder: Path) -> tuple[Path, Path] | None:
+    """The tables of a graph in a folder: ``edges.csv`` and ``nodes.csv``, or the same as TSV or gzipped."""
+    endings = [f"{ending}{packed}" for packed in ("", ".gz") for ending in (".csv", ".tsv")]
+    found = [
+        next((folder / f"{name}{end}" for end in endings if (folder / f"{name}{end}").is_file()), None)
+        for name in ("edges", "nodes")
+    ]
+    return (found[0], found[1]) if found[0] is not None and found[1] is not None else None
+
+
+def _has_edges(path: Path) -> bool:
+    """Whether an npz file has arrays of edges, by the names in it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+    except (OSError, zipfile.BadZipFile):
+        return False  # who reads it says what is wrong with it
+    return bool(names & {"edge_index", "edges", "adj_indptr"}) or any(
+        {a, b} <= names for a, b in (("src", "dst"), ("row", "col"), ("source", "target"))
+    )
+
+
+class Kind(StrEnum):
+    """What data are made of."""
+
+    IMAGES = "images"
+    LOG = "recommendation logs"
+    GRAPH = "graphs"
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What there is for one kind of data.
+
+    Attributes:
+        kind: Which.
+        holds: What data of that kind are, after their name.
+        methods: Methods for it.
+        coresets: Selections.
+        data: Data with a name.
+        usual: The method to begin with.
+    """
+
+    kind: Kind
+    holds: str
+    methods: Mapping[str, Method]
+    coresets: Mapping[str, Coreset]
+    data: Mapping[str, Any]
+    usual: str
+
+    @property
+    def names(self) -> list[str]:
+        """Of all methods and coresets."""
+        return [*self.methods, *self.coresets]
+
+    def has(self, name: str) -> bool:
+        """Whether there is a method or coreset of that name, whatever its case."""
+        return name.lower() in self.names
+
+    def entry(self, name: str) -> Method | Coreset:
+        """A method or coreset.
+
+        Raises:
+            ValueError: Naming the ones there are.
+        """
+        entries: dict[str, Method | Coreset] = {**self.methods, **self.coresets}
+        return find(entries, name, "method" if self.kind is Kind.IMAGES else f"method for {_SHORT[self.kind]}")
+
+
+_SHORT = {Kind.LOG: "logs", Kind.GRAPH: "graphs"}
+
+DOMAINS: dict[Kind, Domain] = {
+    domain.kind: domain
+    for domain in (
+        Domain(Kind.IMAGES, "holds images", METHODS, CORESETS, DATASETS, "dm"),
+        Domain(Kind.LOG, "is a recommendation log", LOG_METHODS, LOG_CORESETS, LOGS, "dconrec"),
+        Domain(Kind.GRAPH, "is a graph", GRAPH_METHODS, GRAPH_CORESETS, GRAPHS, "gcond"),
+    )
+}
+
+
+def kind_of(spec: str) -> Kind | None:
+    """Of which kind data are, ``None`` if there are none of that name or path.
+
+    Args:
+        spec: A name or a path, as typed.
+
+    Example:
+        >>> kind_of("cora").value, kind_of("cifar10").value, kind_of("nowhere")
+        ('graphs', 'images', None)
+    """
+    if is_log(spec):
+        return Kind.LOG
+    if is_graph(spec):
+        return Kind.GRAPH
+    path = Path(spec)
+    named = spec.lower() in DATASETS or spec.startswith("hf:")
+    return Kind.IMAGES if named or path.is_dir() or path.suffix == ".npz" else None
 
 
 def adjacency(folder: Path, part: str) -> list[Path]:
@@ -693,8 +1049,9 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
         >>> did_you_mean("cifar-10", DATASETS), did_you_mean("x", DATASETS)
         (' (did you mean cifar10?)', '')
     """
-    near = difflib.get_close_matches(name.lower(), list(names), 1)
-    return f" (did you mean {near[0]}?)" if near else ""
+    by_case = {known.lower(): known for known in names}
+    near = difflib.get_close_matches(name.lower(), list(by_case), 1)
+    return f" (did you mean {by_case[near[0]]}?)" if near else ""
 
 
 def method_or_coreset(name: str) -> Method | Coreset:
@@ -703,8 +1060,7 @@ def method_or_coreset(name: str) -> Method | Coreset:
     Raises:
         ValueError: Naming the ones there are.
     """
-    entries: dict[str, Method | Coreset] = {**METHODS, **CORESETS}
-    return find(entries, name, "method")
+    return DOMAINS[Kind.IMAGES].entry(name)
 
 
 def log_entry(name: str) -> Method | Coreset:
@@ -713,8 +1069,16 @@ def log_entry(name: str) -> Method | Coreset:
     Raises:
         ValueError: Naming the ones there are.
     """
-    entries: dict[str, Method | Coreset] = {**LOG_METHODS, **LOG_CORESETS}
-    return find(entries, name, "method for logs")
+    return DOMAINS[Kind.LOG].entry(name)
+
+
+def graph_entry(name: str) -> Method | Coreset:
+    """The entry of a method or a selection for graphs.
+
+    Raises:
+        ValueError: Naming the ones there are.
+    """
+    return DOMAINS[Kind.GRAPH].entry(name)
 
 
 def network_name(name: str) -> str:
@@ -724,6 +1088,15 @@ def network_name(name: str) -> str:
         ValueError: Naming the ones there are.
     """
     return find({n: n for n in NETWORKS}, name, "network")
+
+
+def graph_network_name(name: str) -> str:
+    """The proper spelling of a graph network's name.
+
+    Raises:
+        ValueError: Naming the ones there are.
+    """
+    return find({n: n for n in GRAPH_NETWORKS}, name, "graph network")
 
 
 def _load(home: str) -> Any:

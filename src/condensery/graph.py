@@ -12,13 +12,14 @@ from torch import Generator, Tensor, nn
 from condensery.adjacency import Adjacency, NodeInput
 from condensery.batch import Batch
 from condensery.data.graphs import GraphData, proportional
-from condensery.synthetic import shifted
+from condensery.synthetic import SortedByClass, shifted
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
 __all__ = [
     "CountRule",
+    "FixedAdjacency",
     "FreeAdjacency",
     "Graph",
     "IdentityAdjacency",
@@ -62,6 +63,36 @@ class IdentityAdjacency(Structure):
     def forward(self, values: Tensor) -> Adjacency:
         """A graph of n' nodes without edges."""
         return Adjacency.empty(len(values), values.device)
+
+
+class FixedAdjacency(Structure):
+    """A graph that is not learned, such as that of a coreset or of a finished run.
+
+    Args:
+        graph: Who is joined to whom, with what weight.
+
+    Example:
+        >>> path = Adjacency.sparse(torch.tensor([[0, 1], [1, 0]]), 2)
+        >>> FixedAdjacency(path)(torch.ones(2, 3)).dense().tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
+    """
+
+    matrix: Tensor | None
+    edges: Tensor | None
+    weights: Tensor | None
+
+    def __init__(self, graph: Adjacency) -> None:
+        super().__init__()
+        self.n = graph.n
+        for name in ("matrix", "edges", "weights"):
+            part = getattr(graph, name)
+            self.register_buffer(name, None if part is None else part.detach().clone())
+
+    def forward(self, values: Tensor) -> Adjacency:
+        """The graph, whatever the features."""
+        if len(values) != self.n:
+            raise ValueError(f"{len(values)} nodes do not fit a graph of {self.n}; give one row a node.")
+        return Adjacency(self.n, edges=self.edges, weights=self.weights, matrix=self.matrix)
 
 
 class FreeAdjacency(Structure):
@@ -162,7 +193,7 @@ class PairwiseMlp(Structure):
 _EPS = 1e-5  # of batch normalisation, PyTorch's default
 
 
-class Graph(nn.Module):
+class Graph(SortedByClass, nn.Module):
     """Synthetic nodes with their labels and the graph over them.
 
     Args:
@@ -243,19 +274,6 @@ class Graph(nn.Module):
         """
         return shifted(self, delta)
 
-    def rows(self) -> dict[int, slice]:
-        """Where each class lies among the nodes, for the classes present."""
-        places, start = {}, 0
-        for c, count in self._counts.items():
-            places[c] = slice(start, start + count)
-            start += count
-        return places
-
-    def _count(self, *_: object) -> None:
-        """Count the classes' nodes once, so that asking where they lie does not wait for the device."""
-        counts: list[int] = torch.bincount(self.classes).tolist()
-        self._counts = {c: count for c, count in enumerate(counts) if count}
-
     @torch.no_grad()
     def project_(self) -> None:
         """Apply the bound to the values, the structure's own rule and the floor to the step size, if there are any."""
@@ -304,6 +322,23 @@ class Graph(nn.Module):
         return cls(data.x[index], data.y[index], **options)  # type: ignore[arg-type]
 
     @torch.no_grad()
+    def frozen(self) -> Graph:
+        """A copy whose edges are those of now and are not learned any more."""
+        graph = self.adjacency(self.values)
+        if graph.matrix is not None:
+            graph = Adjacency.dense_matrix(_symmetric(graph.matrix))
+        none = graph.edges is not None and graph.edges.shape[1] == 0
+        return Graph(
+            self.values,
+            self.classes,
+            adjacency=None if none else FixedAdjacency(graph),
+            labels=self.labels,
+            learn_labels=self.kind_of_labels == "learned",
+            logits=self.logits,
+            step_size=None if self.step_size is None else float(self.step_size),
+        )
+
+    @torch.no_grad()
     def sparsified(self, threshold: float = 0.0, *, like: GraphData | None = None) -> GraphData:
         """The graph as data: edges of at least the threshold with their weights, every node a training node.
 
@@ -313,11 +348,8 @@ class Graph(nn.Module):
             threshold: Smaller weights are dropped (GCond's epsilon), and weights that are not positive always.
             like: The real graph, whose name, class names and preprocessing the result takes.
         """
-        graph = self.adjacency(self.values)
-        matrix = graph.dense()
-        kept = (matrix >= threshold) & (matrix > 0) & ~torch.eye(graph.n, dtype=torch.bool, device=matrix.device)
-        edges = kept.nonzero().T.contiguous()
-        nodes = torch.arange(graph.n, device=matrix.device)
+        edges, weights = _kept(self.adjacency(self.values), threshold)
+        nodes = torch.arange(len(self.classes), device=self.values.device)
         names = tuple(str(c) for c in range(int(self.classes.max()) + 1)) if like is None else like.classes
         held = {} if like is None else {"preprocessing": like.preprocessing}
         return GraphData(
@@ -329,8 +361,8 @@ class Graph(nn.Module):
             nodes[:0],
             nodes[:0],
             names,
-            matrix[kept].float() if graph.is_dense else None,
-            notes=(f"Edges of weight below {threshold:g} were dropped.",) if graph.is_dense else (),
+            weights,
+            notes=() if weights is None else (f"Edges of weight below {threshold:g} were dropped.",),
             **held,  # type: ignore[arg-type]
         )
 
@@ -404,6 +436,24 @@ def _authors_counts(sizes: list[int], ratio: float, total: int) -> list[int]:
             "remainder."
         )
     return counts
+
+
+def _kept(graph: Adjacency, threshold: float) -> tuple[Tensor, Tensor | None]:
+    """Edges ``[2, m]``, sorted, of positive weight and at least the threshold, and their weights where they differ."""
+    if graph.edges is not None:
+        weights = torch.ones_like(graph.edges[0], dtype=torch.float32) if graph.weights is None else graph.weights
+        kept = (weights >= threshold) & (weights > 0) & (graph.edges[0] != graph.edges[1])
+        edges, weights = graph.edges[:, kept], weights[kept].float()
+        order = (edges[0] * graph.n + edges[1]).argsort()
+        return edges[:, order], None if graph.weights is None else weights[order]
+    matrix = _symmetric(graph.dense())
+    chosen = (matrix >= threshold) & (matrix > 0) & ~torch.eye(graph.n, dtype=torch.bool, device=matrix.device)
+    return chosen.nonzero().T.contiguous(), matrix[chosen].float()
+
+
+def _symmetric(matrix: Tensor) -> Tensor:
+    """A matrix that is symmetric but for rounding, without it: vectorised functions round an entry by its place."""
+    return (matrix + matrix.T) / 2
 
 
 def _linear(inputs: int, outputs: int, generator: Generator) -> nn.Linear:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -16,11 +13,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from condensery import configs
+from condensery import configs, records
 from condensery.bpr import Norms, Recipe, Squares
 from condensery.data.interactions import Ids, Log
 from condensery.fitting import Adam, Sgd
-from condensery.store import DamagedFile, load_tree, save_tree
+from condensery.store import replacing, save_tree
 
 __all__ = ["KIND", "VERSION", "Form", "LogArtifact"]
 
@@ -86,7 +83,7 @@ class LogArtifact:
     pseudo: int = 0
     indices: Tensor | None = None
     scores: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=lambda: _versions())
+    versions: Mapping[str, str] = field(default_factory=records.versions)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -142,7 +139,7 @@ class LogArtifact:
             "recipe": configs.to_config(self.recipe),
             "form": self.form.value,
             "indices": self.indices,
-            **{name: _plain(getattr(self, name)) for name in _TYPES},
+            **{name: records.plain(getattr(self, name)) for name in _TYPES},
         }
         save_tree(path, tree, kind=KIND, version=VERSION)
 
@@ -154,12 +151,9 @@ class LogArtifact:
             FileNotFoundError: If there is none.
             DamagedFile: In one sentence, if it cannot be read or does not make sense.
         """
-        tree = load_tree(path, kind=KIND, version=VERSION)
-        try:
-            return _from_tree(cls, tree, device)
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DamagedFile(f"{path} does not hold a usable condensed log ({reason}).") from None
+        return records.opened(
+            path, lambda tree: _from_tree(cls, tree, device), kind=KIND, version=VERSION, what="condensed log"
+        )
 
     # --- exports
 
@@ -200,7 +194,7 @@ class LogArtifact:
         for name, column in (("rating", self.log.rating), ("timestamp", self.log.time)):
             if column is not None:
                 columns[name] = column.cpu().numpy()
-        with _replacing(path) as temporary:
+        with replacing(path) as temporary:
             parquet.write_table(pyarrow.table(columns), temporary)
         return path
 
@@ -208,7 +202,7 @@ class LogArtifact:
         log = self.log
         users, items = (_as_text(ids, separator, quoted) for ids in (log.user_ids, log.item_ids))
         extra = [(name, c) for name, c in zip(names[2:], (log.rating, log.time), strict=True) if c is not None]
-        with _replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             file.write(separator.join([*names[:2], *(name for name, _ in extra)]) + "\n")
             for start in range(0, len(log), _ROWS):
                 rows = slice(start, start + _ROWS)
@@ -286,16 +280,14 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def _check_types(tree: Mapping[str, Any]) -> None:
-    """Raise a TypeError for a part of the wrong type: the digest only tells that it was written so."""
+    """Raise a TypeError for a part of the wrong type."""
     stored = tree["log"]
-    wrong = [name for name, kind in _TYPES.items() if not isinstance(tree[name], kind)]
-    wrong += [name for name in ("users", "items") if not isinstance(stored[name], Tensor)]
-    wrong += [name for name in ("rating", "time") if not isinstance(stored[name], Tensor | None)]
-    wrong += [name for name in ("user_ids", "item_ids") if not _holds_tensors(stored[name])]
-    wrong += [] if isinstance(tree["indices"], Tensor | None) else ["indices"]
-    wrong += [] if all(isinstance(note, str) for note in stored["notes"]) else ["notes"]
-    if wrong:
-        raise TypeError(f"{wrong[0]} is of a type that it cannot be")
+    also = {name: isinstance(stored[name], Tensor) for name in ("users", "items")}
+    also |= {name: isinstance(stored[name], Tensor | None) for name in ("rating", "time")}
+    also |= {name: _holds_tensors(stored[name]) for name in ("user_ids", "item_ids")}
+    also |= {"indices": isinstance(tree["indices"], Tensor | None)}
+    also |= {"notes": all(isinstance(note, str) for note in stored["notes"])}
+    records.check_types(tree, _TYPES, also=also)
 
 
 def _holds_tensors(value: Any) -> bool:
@@ -324,27 +316,3 @@ def _from_tree(cls: type[LogArtifact], tree: Mapping[str, Any], device: torch.de
         indices=tree["indices"],
         **{name: tree[name] for name in _TYPES},
     )
-
-
-def _plain(value: Any) -> Any:
-    """Mappings of any kind as dicts, tuples kept."""
-    return {k: _plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; what was written there takes its place when all went well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _versions() -> dict[str, str]:
-    from condensery import __version__
-
-    return {"condensery": __version__, "torch": str(torch.__version__), "python": platform.python_version()}

@@ -17,7 +17,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -33,15 +32,14 @@ from condensery.data import interaction_files
 from condensery.data.interactions import Log, LogData, leave_one_out, split_by_time, split_by_user
 from condensery.evaluate.score import Score
 from condensery.evaluate.topk import Build, TopK, top_k
-from condensery.journal import Journal, read
 from condensery.log_artifact import Form, LogArtifact
-from condensery.loop import Objective, iterate
+from condensery.loop import Objective
 from condensery.methods import dconrec
 from condensery.methods.doscond_rec import DosCondRec
 from condensery.nets.recommender import MF, LightGCN, Recommender
 from condensery.ranking import Validation
 from condensery.recipes.logs import DConRecOptions, LogPlan, Reading
-from condensery.runs import Folder, Logged, Progress, Watch, flatten, generators
+from condensery.runs import Folder, Progress, Watch, flatten, follow, generators, made_from, spent_on
 from condensery.store import DamagedFile, load_tree, save_tree
 
 _PROXY = "condensery-proxy"
@@ -317,10 +315,14 @@ def build(plan: LogPlan, data: LogData, *, seed: int = 0, proxy: Proxy | None = 
         ValueError: If the plan does not fit the log.
     """
     generator, pool = generators(seed, 3)[1], plan.pool
-    words = {"tail_of": dconrec.TailOf(str(pool["tail_of"])), "compensation": Compensation(str(pool["compensation"]))}
+    words = {
+        "tail_of": dconrec.TailOf(str(pool["tail_of"])),
+        "compensation": Compensation(str(pool["compensation"])),
+        "begin": dconrec.Begin(str(pool["begin"])),
+    }
     setting = dconrec.Setting(**{**pool, **words})  # type: ignore[arg-type]
     model = None if proxy is None else proxy.model
-    synthetic = dconrec.prepare(data.train, plan.ratio, setting=setting, proxy=model)
+    synthetic = dconrec.prepare(data.train, plan.ratio, setting=setting, proxy=model, generator=generator)
     objective: dconrec.DConRec | DosCondRec
     if plan.method == "dconrec":
         assert plan.inner is not None, "DConRec has an inner training"
@@ -340,30 +342,12 @@ def advance(run: LogRun, folder: Folder, watch: Watch | None = None) -> Iterator
         NotFinite: If the method diverges; the snapshots stay.
         ValueError: If the snapshots are unusable.
     """
-    watch = watch or Watch()
-    board = folder.path / "tensorboard" if watch.tensorboard else None
-    with Journal(folder.log, tensorboard=board) as journal:
-        identity = json.loads(folder.settings.read_text(encoding="utf-8"))
-        identity.pop("threads", None)
-        snapshots = Logged(folder.snapshots, watch.snapshot_every, run=flatten(identity), journal=journal)
-        validation = None
-        for step in iterate(run.synthetic, run.objective, run.optimizer, steps=run.plan.steps, snapshots=snapshots):
-            figures: dict[str, Any] = dict(getattr(run.objective, "figures", {}))
-            if watch.eval_every and (step.number % watch.eval_every == 0 or step.number == run.plan.steps):
-                validation = figures["validation"] = validation_ndcg(run)
-            journal.add(step.number, step.loss, **figures)
-            yield Progress(step.number, journal.last.loss if journal.last else None, validation)
+    yield from follow(run, folder, watch or Watch(), validate=lambda: validation_ndcg(run))
 
 
 def finish(run: LogRun, folder: Folder, source: LogSource) -> LogArtifact:
     """Write the artifact: the last file, because it says that the run is finished."""
-    entries = read(folder.log) if folder.log.is_file() else []
-    how = {
-        "steps": run.plan.steps,
-        "seconds": entries[-1].seconds if entries else 0.0,
-        "loss": entries[-1].loss if entries else None,
-        "expected": run.synthetic.expected_size,
-    }
+    how = {**spent_on(folder, run.plan.steps), "expected": run.synthetic.expected_size}
     assert run.plan.run is not None, "a run has steps"
     form = Form.TOP if run.plan.run.keep == "top" else Form.SAMPLED
     artifact = _artifact(run.plan, run.data, run.result, source, form=form, seed=run.seed, how=how, proxy=run.proxy)
@@ -372,7 +356,7 @@ def finish(run: LogRun, folder: Folder, source: LogSource) -> LogArtifact:
 
 
 def select(plan: LogPlan, data: LogData, source: LogSource, *, seed: int = 0, tell: Tell | None = None) -> LogArtifact:
-    """Select rows of the training log as a plan says.
+    """Select rows as a plan says: of the training log, or what a proxy thinks best.
 
     Args:
         plan: Of a selection.
@@ -384,6 +368,12 @@ def select(plan: LogPlan, data: LogData, source: LogSource, *, seed: int = 0, te
     start, facts = time.perf_counter(), dict[str, Any]()
     for_proxy, generator = generators(seed, 2)
     budget = round(plan.ratio * len(data.train))
+    if plan.method == "proxy-best":
+        proxy = _trained_proxy(plan, data, seed, tell)
+        unseen = float(plan.options["unseen"] or 0)
+        log = dconrec.proxy_best(data.train, proxy.model, budget, generator=generator, unseen=unseen)
+        how = {"steps": 0, "seconds": time.perf_counter() - start, "loss": None}
+        return _artifact(plan, data, log, source, form=Form.SELECTED, seed=seed, how=how, proxy=proxy.facts)
     if plan.method == "majority":
         index = selections.majority(data.train, budget, generator=generator, head=bool(plan.options["head"]))
     elif plan.method == "svp":
@@ -423,14 +413,7 @@ def _artifact(
 ) -> LogArtifact:
     if len(log) == 0:
         raise ValueError(f"Nothing remains of {data.name}; raise the ratio.")
-    plain, device = plan.to_json(), data.train.device
-    named = {
-        "data": source.to_json(),
-        "recipe": list(plan.origin),
-        "budget": plan.budget,
-        "threads": torch.get_num_threads(),
-    }
-    named["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    plain, named = plan.to_json(), made_from(plan, data.train.device, source.to_json())
     unrecorded = ~data.train.contains(log.users, log.items)
     return LogArtifact(
         log=log.to("cpu"),

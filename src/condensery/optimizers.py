@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["AdaBelief", "Lamb"]
+__all__ = ["AdaBelief", "DroppedAdam", "Lamb"]
 
 
 class _Moments(Optimizer):
@@ -160,3 +160,51 @@ class Lamb(_Moments):
     def _trust(self, p: Tensor, change: Tensor) -> Tensor:
         size, step = p.norm(), change.norm()
         return torch.where((size > 0) & (step > 0), size / step, torch.ones_like(size))
+
+
+class DroppedAdam(torch.optim.Adam):
+    """Adam that starts anew with a smaller rate after some steps: DosCond's schedule for whole graphs.
+
+    The rate, how many steps were made and the moments are part of ``state_dict``.
+
+    Args:
+        params: Parameters, or groups of them with their ``lr``.
+        lr: Learning rate of groups that have none.
+        drop_after: Steps after which the moments are forgotten and the rate is multiplied; ``None`` for never.
+        factor: By what.
+        betas: See `torch.optim.Adam`.
+        eps: See `torch.optim.Adam`.
+
+    Raises:
+        ValueError: If the drop comes before the first step, or the factor is not above 0.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        *,
+        drop_after: int | None,
+        factor: float = 0.1,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        if (drop_after is not None and drop_after < 1) or factor <= 0:
+            raise ValueError(f"drop_after={drop_after} and factor={factor} are impossible; give at least 1, above 0.")
+        super().__init__(params, lr=lr, betas=betas, eps=eps)
+        for group in self.param_groups:
+            group.update(drop_after=drop_after, drop_factor=factor, made=0)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Move every parameter that has a gradient, after the drop if it is due."""
+        for group in self.param_groups:
+            if group["made"] == group["drop_after"]:
+                group["lr"] *= group["drop_factor"]
+                for p in group["params"]:
+                    self.state.pop(p, None)
+            group["made"] += 1
+        return super().step(closure)

@@ -61,7 +61,7 @@ def grid(
     height, width = (scale * side for side in images.shape[2:])
     gap = max(1, scale // 4) if columns > 1 or lines > 1 else 0
     font = _font(min(height, 2 * _SIDE))
-    label = max(_text_width(_fit(name, font), font) for name, _ in members)
+    label = max(_text_width(fit_text(name, font), font) for name, _ in members)
     space = _gutter(font)
     block = _Size(label + space + columns * (width + gap) - gap, lines * (height + gap) - gap)
     across = _across(len(members), _Size(block.width + 2 * space, block.height + space))
@@ -71,7 +71,7 @@ def grid(
         # Down first, so that class order reads in columns as it would in a single one.
         left = space + number // rows * (block.width + 2 * space)
         top = space + number % rows * (block.height + space)
-        draw.text((left + label, top + min(height, block.height) / 2), _fit(name, font), _INK, font, anchor="rm")
+        draw.text((left + label, top + min(height, block.height) / 2), fit_text(name, font), _INK, font, anchor="rm")
         for place, which in enumerate(index.tolist()):
             x = left + label + space + place % columns * (width + gap)
             sheet.paste(_tile(images[which], scale), (x, top + place // columns * (height + gap)))
@@ -117,16 +117,16 @@ def strip(
     font = _font(min(height, 2 * _SIDE))
     space = _gutter(font)
     column = each * width + space
-    label = max(_text_width(_fit(title, font), font) for title, _, _ in rows)
+    label = max(_text_width(fit_text(title, font), font) for title, _, _ in rows)
     small = _font_within(names, column - space // 2, font)
     title_height = 2 * space
     sheet, draw = _sheet(2 * space + label + len(names) * column, title_height + len(rows) * (height + space))
     for c, name in enumerate(names):
         middle = 2 * space + label + c * column + (column - space) / 2
-        draw.text((middle, title_height / 2), _fit(name, small, column - space // 2), _INK, small, anchor="mm")
+        draw.text((middle, title_height / 2), fit_text(name, small, column - space // 2), _INK, small, anchor="mm")
     for number, (title, images, classes) in enumerate(rows):
         top = title_height + number * (height + space)
-        draw.text((space + label, top + height / 2), _fit(title, font), _INK, font, anchor="rm")
+        draw.text((space + label, top + height / 2), fit_text(title, font), _INK, font, anchor="rm")
         for c in range(len(names)):
             left = 2 * space + label + c * column
             shown = torch.nonzero(classes == c).flatten()[:each].tolist()
@@ -255,7 +255,7 @@ def _text_width(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -
     return round(font.getlength(text)) + 1
 
 
-def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float = _LONGEST_NAME) -> str:
+def fit_text(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float = _LONGEST_NAME) -> str:
     """The text, or as much of it as fits with dots at its end."""
     if font.getlength(text) <= width:
         return text

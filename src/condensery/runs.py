@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ from condensery.catalog import DataSource
 from condensery.data import ImageData, Labelled
 from condensery.data.whitening import Preprocessing, Standardise, Whiten, zca_absolute, zca_trace
 from condensery.fitting import accuracy, fit
-from condensery.journal import Journal
+from condensery.journal import Journal, read
 from condensery.loop import Objective, Snapshots, iterate, result
 from condensery.methods import datm
 from condensery.methods.regression import centred_one_hot
@@ -316,32 +316,70 @@ def advance(run: Run, folder: Folder, watch: Watch | None = None) -> Iterator[Pr
         NotFinite: If the method diverges; the snapshots stay.
         ValueError: If the snapshots are unusable.
     """
-    watch = watch or Watch()
+    watch, checked = watch or Watch(), False
+    for progress in follow(run, folder, watch, validate=lambda: validation_accuracy(run, watch.eval_budget)):
+        checked = checked or _check_learned(run)
+        yield progress
+
+
+class Runnable(Protocol):
+    """A run of any kind in memory, as `follow` needs it."""
+
+    @property
+    def plan(self) -> Any:
+        """What is to be done, with its `steps`."""
+
+    @property
+    def synthetic(self) -> Any:
+        """What is learned."""
+
+    @property
+    def objective(self) -> Objective:
+        """The method."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Over what is learned."""
+
+
+def follow(run: Runnable, folder: Folder, watch: Watch, *, validate: Callable[[], float]) -> Iterator[Progress]:
+    """The steps of a run that are left, logged, with snapshots and looks at the validation data.
+
+    Args:
+        run: What is to be done.
+        folder: Claimed for it.
+        watch: What is kept and looked at.
+        validate: Measures what has been learned so far and touches nothing.
+
+    Raises:
+        NotFinite: If the method diverges; the snapshots stay.
+        ValueError: If the snapshots are unusable.
+    """
     board = folder.path / "tensorboard" if watch.tensorboard else None
     with Journal(folder.log, tensorboard=board) as journal:
         identity = json.loads(folder.settings.read_text(encoding="utf-8"))
         identity.pop("threads", None)
         snapshots = Logged(folder.snapshots, watch.snapshot_every, run=flatten(identity), journal=journal)
-        validation = None
-        checked = False
-        for step in iterate(run.synthetic, run.objective, run.optimizer, steps=run.plan.steps, snapshots=snapshots):
-            checked = checked or _check_learned(run)
+        validation, steps = None, run.plan.steps
+        for step in iterate(run.synthetic, run.objective, run.optimizer, steps=steps, snapshots=snapshots):
             figures: dict[str, Any] = dict(getattr(run.objective, "figures", {}))
-            if watch.eval_every and (step.number % watch.eval_every == 0 or step.number == run.plan.steps):
-                validation = figures["validation"] = validation_accuracy(run, watch.eval_budget)
+            if watch.eval_every and (step.number % watch.eval_every == 0 or step.number == steps):
+                validation = figures["validation"] = validate()
             journal.add(step.number, step.loss, **figures)
             yield Progress(step.number, journal.last.loss if journal.last else None, validation)
 
 
+def spent_on(folder: Folder, steps: int) -> dict[str, Any]:
+    """What a run's log says of it, plain data: steps, seconds, the last loss."""
+    entries = read(folder.log) if folder.log.is_file() else []
+    last = entries[-1] if entries else None
+    return {"steps": steps, "seconds": last.seconds if last else 0.0, "loss": last.loss if last else None}
+
+
 def finish(run: Run, folder: Folder, source: DataSource) -> Artifact:
     """Write the artifact and its picture."""
-    from condensery import journal
-
-    entries = journal.read(folder.log) if folder.log.is_file() else []
     provenance = {
-        "steps": run.plan.steps,
-        "seconds": entries[-1].seconds if entries else 0.0,
-        "loss": entries[-1].loss if entries else None,
+        **spent_on(folder, run.plan.steps),
         **surroundings(run.plan, run.data, source),
         **({} if run.experts is None else {"experts": dict(run.experts)}),
     }
@@ -431,13 +469,22 @@ class Logged(Snapshots):
 
 def surroundings(plan: Plan, data: ImageData, source: DataSource) -> dict[str, Any]:
     """Where and from what a set was made, plain data for `Artifact.provenance`."""
-    device = data.train.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return made_from(plan, data.train.device, source.to_json())
+
+
+def made_from(plan: Any, device: torch.device, source: Mapping[str, Any]) -> dict[str, Any]:
+    """Where and from what a set of any kind was made, plain data.
+
+    Args:
+        plan: With its `origin` and `budget`.
+        device: Where it was made.
+        source: What data.
+    """
     return {
-        "data": source.to_json(),
+        "data": dict(source),
         "recipe": list(plan.origin),
         "budget": plan.budget,
-        "device": name,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "threads": torch.get_num_threads(),
     }
 

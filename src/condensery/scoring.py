@@ -17,7 +17,7 @@ from condensery.artifact import Artifact
 from condensery.data import ImageData
 from condensery.data.fetch import cache_folder
 from condensery.evaluate import Row, Score, Scores, ceiling, random_row, transfer
-from condensery.evaluate.score import FULL
+from condensery.evaluate.score import FULL, merged
 from condensery.evaluate.transfer import FULL_RECIPE, Trials, prepared_for
 from condensery.fitting import Recipe
 from condensery.net import Net
@@ -119,7 +119,7 @@ def join(parts: Sequence[Part], dataset: str) -> Scores:
     rows: dict[tuple[str, str], Row] = {}
     for row in (row for part in parts for row in part.rows):
         key = (row.network, row.name)
-        rows[key] = _merge(rows[key], row) if key in rows else row
+        rows[key] = merged((rows[key], row)) if key in rows else row
     return Scores(tuple(rows.values()), dataset)
 
 
@@ -252,12 +252,3 @@ def _by_seed(row: Row, seeds: list[str]) -> dict[str, Any]:
         }
         for seed, last, c in zip(seeds, row.last.values, chosen, strict=True)
     }
-
-
-def _merge(a: Row, b: Row) -> Row:
-    """Two rows of the same set and network with different trials."""
-    chosen = None if a.chosen is None or b.chosen is None else Score(a.chosen.values + b.chosen.values)
-    n, m = a.last.n, b.last.n
-    speed = (n * a.images_per_second + m * b.images_per_second) / (n + m)
-    last = Score(a.last.values + b.last.values)
-    return replace(a, last=last, chosen=chosen, seconds=a.seconds + b.seconds, images_per_second=speed)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,11 @@ def save_tree(path: str | Path, tree: Mapping[str, Any], *, kind: str, version: 
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_encode(tree, tensors, "tree"), separators=(",", ":"))
     metadata = {"kind": kind, "version": str(version), "tree": text, "digest": _digest(text, tensors)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode
         save_file(tensors, temporary, metadata=metadata)
         temporary.chmod(mode)  # save_file makes files that only their owner may read, whatever the umask
-        _flush(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     _flush(path.parent)
 
 
@@ -81,16 +77,22 @@ def load_tree(path: str | Path, *, kind: str, version: int) -> dict[str, Any]:
     return _decode(json.loads(text), tensors)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file to a temporary name, then rename it over `path`."""
-    path = Path(path)
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`; the file that was written there takes its place when all went well."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
         _flush(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file to a temporary name, then rename it over `path`."""
+    with replacing(Path(path)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

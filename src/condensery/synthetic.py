@@ -16,6 +16,7 @@ from condensery.batch import Batch
 
 if TYPE_CHECKING:
     from condensery.data.labelled import Labelled
+    from condensery.graph import Graph
 
 
 class Synthetic(Protocol):
@@ -107,6 +108,30 @@ class MultiFormation:
         padded = F.pad(values, (0, self.factor * tw - w, 0, self.factor * th - h))
         tiles = padded.view(n, c, self.factor, th, self.factor, tw).permute(0, 2, 4, 1, 3, 5)
         return F.interpolate(tiles.reshape(-1, c, th, tw), size=(h, w), mode="bilinear", align_corners=False)
+
+
+class SortedByClass:
+    """Where the classes of a synthetic set of graphs or nodes lie, known without asking the device.
+
+    Attributes:
+        classes: int64 ``[n]``, sorted.
+    """
+
+    classes: Tensor
+    _counts: dict[int, int]
+
+    def rows(self) -> dict[int, slice]:
+        """Where each class lies, for the classes present."""
+        places, start = {}, 0
+        for c, count in self._counts.items():
+            places[c] = slice(start, start + count)
+            start += count
+        return places
+
+    def _count(self, *_: object) -> None:
+        """Count each class once: after building and after loading."""
+        counts: list[int] = torch.bincount(self.classes).tolist()
+        self._counts = {c: count for c, count in enumerate(counts) if count}
 
 
 class Images(nn.Module):
@@ -341,11 +366,11 @@ def _check_images(values: Tensor, classes: Tensor, labels: Tensor | None, repeat
         )
 
 
-def size_in_bytes(images: Images) -> int:
+def size_in_bytes(made: Images | Graph) -> int:
     """Bytes of what a synthetic set really spends: stored values, soft labels and step size (hard labels count 1
-    byte each).
+    byte each); not the edges of a graph.
     """
-    soft = 0 if images.labels is None else images.labels.numel() * images.labels.element_size()
-    hard = len(images.classes) if images.labels is None else 0
-    step = 0 if images.step_size is None else images.step_size.element_size()
-    return math.prod(images.values.shape) * images.values.element_size() + soft + hard + step
+    soft = 0 if made.labels is None else made.labels.numel() * made.labels.element_size()
+    hard = len(made.classes) if made.labels is None else 0
+    step = 0 if made.step_size is None else made.step_size.element_size()
+    return math.prod(made.values.shape) * made.values.element_size() + soft + hard + step

@@ -65,6 +65,25 @@ def test_kept_graphs_give_the_same_products(name: str, piece: int | None) -> Non
     assert torch.allclose(tangent.jacobian(x), linearize(tangent.f, tangent.theta).jacobian(x))
 
 
+@pytest.mark.parametrize(
+    ("name", "piece"), [(n, p) for n in NETS for p in (None, 2) if not (n == "batch norm" and p is not None)]
+)
+@pytest.mark.parametrize("centred", [True, False])
+def test_one_pass_gives_the_values_and_the_product(name: str, piece: int | None, centred: bool) -> None:
+    tangent, u, x, c = problem(name, piece=piece, centred=centred)
+    values = torch.zeros(5, 3, dtype=torch.float64)
+
+    def slope(found: Tensor, index: Tensor) -> Tensor:
+        values[index] = found
+        return c[index] * found
+
+    assert torch.allclose(tangent.through(u, x, slope), tangent.pull(c * tangent(u, x), x))
+    assert torch.allclose(values, tangent(u, x))
+    value = tangent.f(tangent.theta, x)
+    assert torch.allclose(tangent.through(None, x, slope), tangent.pull(c * value, x))
+    assert torch.allclose(values, value)
+
+
 def test_a_jacobian_at_once_is_the_same() -> None:
     tangent, _, x, _ = problem("group norm", piece=2)
     assert torch.allclose(tangent._jacobian_at_once(x), tangent.jacobian(x))

@@ -18,6 +18,8 @@ import pytest
 from condensery.data import fetch, mnist
 from condensery.data.fetch import DataMissing, Remote, Source, download, locate
 
+GIT_OF_HELLO = "git:ce013625030ba8dba906f756967f9e9ca394464a"  # `printf 'hello\\n' | git hash-object --stdin`
+
 
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_):
@@ -97,6 +99,18 @@ def test_wrong_checksum_is_not_kept(served, tmp_path):
         locate(plain(address))
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "cache" / "some").iterdir())
+
+
+def test_git_number_as_checksum(served, tmp_path):
+    root, address = served
+    (root / "one.gz").write_bytes(b"hello\n")
+    source = Source("Some Set", ("some",), (("one.gz",),), (Remote("one.gz", (address + "one.gz",), GIT_OF_HELLO),))
+    assert (locate(source) / "one.gz").read_bytes() == b"hello\n"
+    (tmp_path / "cache" / "some" / "one.gz").unlink()
+    (root / "one.gz").write_bytes(b"hullo\n")
+    with pytest.raises(DataMissing, match="not the published file"):
+        locate(source)
+    assert not (tmp_path / "cache" / "some" / "one.gz").exists()
 
 
 def test_missing_on_the_server(served):

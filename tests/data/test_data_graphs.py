@@ -22,6 +22,7 @@ from condensery.data.graph_files import GraphColumns, from_csv, from_npz, graphs
 from condensery.data.graph_pyg import from_pyg, planetoid, to_pyg
 from condensery.data.graph_splits import Split, proportional, stratified_split
 from condensery.data.graphs import GraphData, digits_graph, graph_data
+from condensery.data.named_graphs import amazon_photo, ogbn_arxiv
 from support import generator
 
 EDGES = torch.tensor([[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]])  # a path of six nodes
@@ -504,6 +505,8 @@ def test_ogb_files_are_a_graph(tmp_path: Path) -> None:
     assert torch.equal(data.edges, path().edges)
     assert [p.tolist() for p in data.split] == [[0, 3], [1, 4], [2, 5]]
     assert data.x[data.train].mean(0).abs().max() < 1e-6
+    named = ogbn_arxiv(tmp_path, inductive=True)
+    assert (named.name, named.inductive, torch.equal(named.x, data.x)) == ("ogbn-arxiv", True, True)
     packed(folder / "raw/edge.csv.gz", [["x", 1]])  # type: ignore[list-item]
     with pytest.raises(ValueError, match=r"edge.csv.gz is no table of numbers"):
         ogb_csv(folder)
@@ -605,5 +608,11 @@ def test_amazon_photo_and_the_structure_of_arxiv_read(condensery_data: Path) -> 
     data = from_npz(photo)
     assert (len(data), data.num_edges, data.num_features, data.num_classes) == (7650, 119081, 745, 8)
     assert [len(part) for part in data.split] == [160, 500, 1000]
+    named = amazon_photo(condensery_data, seed=3)
+    assert (named.name, torch.equal(named.edges, data.edges), torch.equal(named.test, data.test)) == (
+        "amazon-photo",
+        True,
+        False,
+    )
     data = from_npz(arxiv, features=torch.zeros(169343, 2))
     assert (len(data), data.num_classes, sum(map(len, data.split))) == (169343, 40, 169343)

@@ -128,12 +128,8 @@ class TangentRidge:
         """
         matrix = fit.matrix
         q = self.tangent.pull_value(cotangent, at)
-        right, s = matrix.at.push(q), None
-        if self.features is not None:
-            s = self._pull_features(cotangent, at)
-            right = right + matrix.phi @ s
-        solution = self._solver(matrix)(matrix, right, start)
-        fit.adjoint = solution
+        s = None if self.features is None else self._pull_features(cotangent, at)
+        solution = self.adjoint(fit, q, s, start=start)
         v = solution.x
         u_v, w_v = matrix.pull(v)
         head = None if s is None or w_v is None or fit.w is None else (s - w_v, fit.w)
@@ -143,6 +139,21 @@ class TangentRidge:
             for_x[part] = self._form(matrix.x[part], fit.alpha[part], v[part], (q - u_v, fit.u), head)
         return Pulled(for_x, v, -(v * fit.alpha).sum(), solution)
 
+    @torch.no_grad()
+    def adjoint(self, fit: Fit, q: Tensor, s: Tensor | None = None, *, start: Tensor | None = None) -> Solution:
+        """The second solve, A v = J(X) q + phi(X) s.
+
+        Args:
+            fit: From `fit`, whose `adjoint` this becomes.
+            q: J(T)^T r ``[p]``.
+            s: phi(T)^T r ``[d, C]``, with `features`.
+            start: A guess at v ``[n, C]``.
+        """
+        right = fit.matrix.at.push(q)
+        solution = self._solver(fit.matrix)(fit.matrix, right if s is None else right + fit.matrix.phi @ s, start)
+        fit.adjoint = solution
+        return solution
+
     def _form(
         self, x: Tensor, alpha: Tensor, v: Tensor, tangent: tuple[Tensor, Tensor], head: tuple[Tensor, Tensor] | None
     ) -> Tensor:
@@ -150,7 +161,7 @@ class TangentRidge:
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             leaf = self.tangent.theta.detach().requires_grad_()
-            value = self.tangent.f(leaf, x)
+            value = self.tangent.value(leaf, x)
             pulled = [torch.autograd.grad(value, leaf, c, create_graph=True)[0] for c in (alpha, v)]
             b = pulled[0] @ tangent[0] - pulled[1] @ tangent[1]
             if not self.tangent.centred:

@@ -8,6 +8,9 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+
+from condensery.lean import Lean
 
 Function = Callable[[Tensor, Tensor], Tensor]
 
@@ -60,7 +63,12 @@ class Tangent:
         graph = torch.is_grad_enabled() and (x.requires_grad or cotangent.requires_grad)
         leaf = self.theta.detach().requires_grad_()
         with torch.enable_grad():
-            return torch.autograd.grad(self.f(leaf, x), leaf, cotangent, create_graph=graph)[0]
+            return torch.autograd.grad(self.value(leaf, x), leaf, cotangent, create_graph=graph)[0]
+
+    def value(self, theta: Tensor, x: Tensor) -> Tensor:
+        """f(theta, x) ``[n, C]``, to be differentiated by `torch.autograd` (see `Lean`)."""
+        with Lean():
+            return self.f(theta, x)
 
     @torch.no_grad()
     def predict(self, u: Tensor, x: Tensor) -> Tensor:
@@ -74,6 +82,34 @@ class Tangent:
         for c, part in zip(self.pieces(cotangent), self.pieces(x), strict=True):
             total += self.pull(c, part)
         return total
+
+    @torch.no_grad()
+    def through(self, u: Tensor | None, x: Tensor, slope: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """J(x)^T r ``[p]`` for an r that depends on the model's values: one forward pass serves both, in pieces.
+
+        Args:
+            u: Where the tangent model is evaluated ``[p]``; ``None`` for f(theta_0, x) alone, also in a centred model.
+            x: Examples ``[n, ...]``.
+            slope: Gives r ``[k, C]`` from the values on some of the examples ``[k, C]`` and which they are, int64
+                ``[k]``.
+        """
+        total = torch.zeros_like(self.theta)
+        for index in self.pieces(torch.arange(len(x), device=x.device)):
+            leaf = self.theta.detach().requires_grad_()
+            with torch.enable_grad():
+                base, change = self._dual(leaf, u, x[index])
+            values = base if change is None else change if self.centred else base + change
+            (g,) = torch.autograd.grad(base, leaf, slope(values.detach(), index))
+            total += g
+        return total
+
+    def _dual(self, leaf: Tensor, u: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """f(leaf, x), with a graph, and J(x) u by forward mode along with it."""
+        if u is None:
+            return self.value(leaf, x), None
+        with forward_ad.dual_level():
+            base, change = forward_ad.unpack_dual(self.value(forward_ad.make_dual(leaf, u), x))
+            return base, torch.zeros_like(base) if change is None else change
 
     def at(self, x: Tensor) -> TangentAt:
         """The model on fixed examples ``[n, ...]``, for solvers: many products with the same J(x)."""
@@ -146,7 +182,7 @@ class TangentAt:
         found = []
         with torch.enable_grad():
             for part in self.tangent.pieces(self.x):
-                value = self.tangent.f(self._theta, part)
+                value = self.tangent.value(self._theta, part)
                 c = torch.zeros_like(value, requires_grad=True)
                 (g,) = torch.autograd.grad(value, self._theta, c, create_graph=True)
                 found.append((value, c, g))

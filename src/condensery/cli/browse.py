@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from condensery.catalog import (
-    CORESETS,
     DATASETS,
-    LOG_CORESETS,
-    LOG_METHODS,
+    DOMAINS,
+    GRAPHS,
     LOGS,
-    METHODS,
     Coreset,
     Dataset,
+    GraphSet,
+    Kind,
     LogSet,
     Method,
     find,
 )
-from condensery.cli import experts, logs
+from condensery.cli import experts, graphs, kinds, logs
 from condensery.cli import options as o
 from condensery.cli.console import duration, emit, say
 from condensery.cli.console import show as print_tables
@@ -72,8 +72,9 @@ def info(
     if (artifact / experts.MANIFEST).is_file():
         _experts(artifact, as_json)
         return
-    if logs.is_log_artifact(artifact):
-        _log(artifact, as_json)
+    kind = kinds.of_file(artifact)
+    if kind is not Kind.IMAGES:
+        _other(graphs if kind is Kind.GRAPH else logs, artifact, as_json)
         return
     loaded = load(artifact)
     if as_json:
@@ -88,16 +89,20 @@ def show(
         Path | None, typer.Option(help="The PNG file; default: beside the artifact.", show_default=False)
     ] = None,
 ) -> None:
-    """Draw the images of a set, each class with its name, into a PNG file."""
+    """Draw the images of a set, or the edges of a graph, in order of their classes, into a PNG file."""
     from condensery import pictures
 
-    if logs.is_log_artifact(artifact):
+    kind = kinds.of_file(artifact)
+    if kind is Kind.LOG:
         logs.no_picture(artifact)
-    loaded = load(artifact)
     target = out or (artifact / "picture.png" if artifact.is_dir() else artifact.with_suffix(".png"))
     if target.suffix.lower() != ".png":
         raise ValueError(f"{target} is not a .png file; pictures are written as PNG.")
     target.parent.mkdir(parents=True, exist_ok=True)
+    if kind is Kind.GRAPH:
+        graphs.draw(artifact, target)
+        return
+    loaded = load(artifact)
     pictures.save_grid(loaded, target)
     say(f"{target}: {loaded.spent['images']} images of {len(loaded.classes)} classes")
 
@@ -108,7 +113,7 @@ def export(
         Format,
         typer.Option(
             help="PNG folders, npz arrays, a Parquet file, or a folder for the Hugging Face hub; for a log CSV, "
-            "Parquet or RecBole's .inter."
+            "Parquet or RecBole's .inter; for a graph npz or a folder of CSV tables."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The file or folder to write; must not exist.", show_default=False)],
@@ -116,8 +121,9 @@ def export(
     """Write a set in a format that other programs read."""
     from condensery import export as exports
 
-    if logs.is_log_artifact(artifact):
-        logs.export(artifact, to.value, out)
+    kind = kinds.of_file(artifact)
+    if kind is not Kind.IMAGES:
+        (graphs.export if kind is Kind.GRAPH else logs.export)(artifact, to.value, out)
         return
     loaded = load(artifact)
     if to in (Format.csv, Format.inter):
@@ -145,20 +151,24 @@ def methods(
     as_json: o.Json = False,
 ) -> None:
     """List methods and coresets; with a NAME, its settings, their defaults and what values they take."""
-    groups: dict[str, dict[str, Any]] = {
-        "methods": METHODS,
-        "coresets": CORESETS,
-        "methods for recommendation logs": LOG_METHODS,
-        "coresets for recommendation logs": LOG_CORESETS,
-    }
     if name is not None:
-        _method(find({k: e for entries in groups.values() for k, e in entries.items()}, name, "method"), as_json)
+        found = [(d.kind, d.entry(name)) for d in DOMAINS.values() if d.has(name)]
+        if not found:
+            find({n: n for d in DOMAINS.values() for n in d.names}, name, "method")
+        sheets = [_method(kind, entry, as_json) for kind, entry in found]
+        if as_json:
+            emit(sheets[0] if len(sheets) == 1 else sheets)
         return
     if as_json:
-        keys = ("methods", "coresets", "log_methods", "log_coresets")
-        emit({key: [_entry(e) for e in part.values()] for key, part in zip(keys, groups.values(), strict=True)})
+        keys = {Kind.IMAGES: "", Kind.LOG: "log_", Kind.GRAPH: "graph_"}
+        parts = {f"{keys[k]}methods": d.methods for k, d in DOMAINS.items()}
+        parts |= {f"{keys[k]}coresets": d.coresets for k, d in DOMAINS.items()}  # type: ignore[misc]
+        emit({key: [_entry(e) for e in part.values()] for key, part in parts.items()})
         return
-    print_tables(*(_entries(group, list(entries.values())) for group, entries in groups.items()))
+    for domain in DOMAINS.values():
+        of = "" if domain.kind is Kind.IMAGES else f" for {domain.kind}"
+        print_tables(_entries(f"methods{of}", list(domain.methods.values())))
+        print_tables(_entries(f"coresets{of}", list(domain.coresets.values())))
     say("condensery methods NAME lists the settings of one.")
 
 
@@ -166,8 +176,10 @@ def datasets(as_json: o.Json = False) -> None:
     """List the data sets that have a name, and where they are on this machine."""
     rows = [(d, _place(d)) for d in DATASETS.values()]
     recorded = [(log, _place(log)) for log in LOGS.values()]
+    joined = [(graph, _place(graph)) for graph in GRAPHS.values()]
     if as_json:
-        emit([*(_dataset(d, place) for d, place in rows), *(_log_set(log, place) for log, place in recorded)])
+        plain = [*(_dataset(d, place) for d, place in rows), *(_log_set(log, place) for log, place in recorded)]
+        emit([*plain, *(_graph_set(graph, place) for graph, place in joined)])
         return
     from rich.table import Table
 
@@ -176,15 +188,22 @@ def datasets(as_json: o.Json = False) -> None:
         table.add_column(heading)
     for d, place in rows:
         shape = " x ".join(map(str, d.shape[1:])) + (" grey" if d.shape[0] == 1 else " colour")
-        here = place if place is not None else "no; downloaded at first use"
-        table.add_row(d.name, shape, str(d.classes), f"{d.sizes[0]:,} + {d.sizes[1]:,}", d.origin, here)
-    print_tables(table, _log_sets(recorded))
+        table.add_row(d.name, shape, str(d.classes), f"{d.sizes[0]:,} + {d.sizes[1]:,}", d.origin, place or _ABSENT)
+    print_tables(
+        table,
+        _sized("Recommendation logs", ("users", "items", "interactions"), recorded),
+        _sized("Graphs", ("nodes", "edges", "features", "classes"), joined),
+    )
     root = os.environ.get("CONDENSERY_DATA")
     say(f"Searched: CONDENSERY_DATA ({root or 'not set'}), then the cache {_cache()}.")
     say(
         "Your own: a folder of images by class, a folder of idx files, an .npz file, or hf:NAME of the "
-        "Hugging Face hub; a log as CSV, TSV, .inter, Parquet or u.data, or a folder of LightGCN's."
+        "Hugging Face hub; a log as CSV, TSV, .inter, Parquet or u.data, or a folder of LightGCN's; a graph as .npz "
+        "with edges, as a folder with edges.csv and nodes.csv, or as one of OGB's, GraphSAINT's or Planetoid's."
     )
+
+
+_ABSENT = "no; downloaded at first use"
 
 
 def _dataset(entry: Dataset, place: str | None) -> dict[str, Any]:
@@ -197,15 +216,19 @@ def _log_set(entry: LogSet, place: str | None) -> dict[str, Any]:
     return {"name": entry.name, "kind": "log", **sizes, "origin": entry.origin, "here": place}
 
 
-def _log_sets(entries: list[tuple[LogSet, str | None]]) -> Table:
+def _graph_set(entry: GraphSet, place: str | None) -> dict[str, Any]:
+    sizes = dict(zip(("nodes", "edges", "features", "classes"), entry.sizes, strict=True))
+    return {"name": entry.name, "kind": "graph", **sizes, "origin": entry.origin, "here": place}
+
+
+def _sized(title: str, units: tuple[str, ...], entries: Sequence[tuple[LogSet | GraphSet, str | None]]) -> Table:
     from rich.table import Table
 
-    table = Table(title="Recommendation logs", title_justify="left")
-    for heading in ("name", "users", "items", "interactions", "origin", "on this machine"):
+    table = Table(title=title, title_justify="left")
+    for heading in ("name", *units, "origin", "on this machine"):
         table.add_column(heading)
     for entry, place in entries:
-        here = place if place is not None else "no; downloaded at first use"
-        table.add_row(entry.name, *(f"{size:,}" for size in entry.sizes), entry.origin, here)
+        table.add_row(entry.name, *(f"{size:,}" for size in entry.sizes), entry.origin, place or _ABSENT)
     return table
 
 
@@ -215,7 +238,7 @@ def _cache() -> Path:
     return cache_folder()
 
 
-def _place(entry: Dataset | LogSet) -> str | None:
+def _place(entry: Dataset | LogSet | GraphSet) -> str | None:
     """Where data are, or ``None`` if they are not on this machine."""
     source = entry.files()
     if source is None:
@@ -247,41 +270,35 @@ def _entries(title: str, entries: list[Method | Coreset]) -> Table:
     return table
 
 
-def _method(entry: Method | Coreset, as_json: bool) -> None:
+def _method(kind: Kind, entry: Method | Coreset, as_json: bool) -> dict[str, Any]:
+    """A method's settings as plain data, printed unless they are wanted as JSON."""
     from condensery.recipes import values
 
-    recipes = _recipes(entry)
+    recipes = _recipes(kind)
     groups = recipes.settable(entry.name)
     if as_json:
         settings = [
-            {"name": recipes.full_name(group, name), "default": default, "takes": values.describe(kind)}
+            {"name": recipes.full_name(group, name), "default": default, "takes": values.describe(taken)}
             for group, kinds in groups.items()
-            for name, (kind, default) in kinds.items()
+            for name, (taken, default) in kinds.items()
         ]
-        emit({**_entry(entry), "settings": settings})
-        return
-    say(f"{entry.title}: {entry.line}")
+        return {**_entry(entry), "settings": settings}
+    say(f"{entry.title}, for {kind}: {entry.line}")
     if entry.paper:
         say(f"{entry.paper} {entry.year}, {entry.url}")
     print_tables(_settings(groups, recipes.full_name))
-    if logs.is_log_method(entry.name):
-        say("Defaults are the recipe's for a log without a name; --set NAME=VALUE changes one.")
-        return
-    say(
-        "Defaults are the recipe's for data without published values at 1 image per class; --set NAME=VALUE "
-        "changes one."
-    )
+    without = {Kind.IMAGES: "data without published values at 1 image per class", Kind.LOG: "a log without a name"}
+    say(f"Defaults are the recipe's for {without.get(kind, 'a graph without a name')}; --set NAME=VALUE changes one.")
+    return {}
 
 
-def _recipes(entry: Method | Coreset) -> Any:
-    """What knows the settings of an entry."""
-    if logs.is_log_method(entry.name):
-        from condensery.recipes import logs as for_logs
-
-        return for_logs
+def _recipes(kind: Kind) -> Any:
+    """What knows the settings of methods of a kind."""
     from condensery import recipes
+    from condensery.recipes import graphs as for_graphs
+    from condensery.recipes import logs as for_logs
 
-    return recipes
+    return {Kind.IMAGES: recipes, Kind.LOG: for_logs, Kind.GRAPH: for_graphs}[kind]
 
 
 def _settings(groups: dict[str, dict[str, tuple[str, Any]]], full_name: Callable[[str, str], str]) -> Table:
@@ -294,13 +311,15 @@ def _settings(groups: dict[str, dict[str, tuple[str, Any]]], full_name: Callable
         "options": "the method",
         "run": "the run",
         "pool": "the pool",
-        "data": "the log",
+        "data": "the data",
         "inner": "the inner training",
         "proxy": "the proxy",
         "evaluation": "evaluation",
         "experts": "the experts",
         "eval": "evaluation",
         "net": "the network",
+        "network": "the network",
+        "test": "the test network",
     }
     table = Table()
     for heading in ("setting", "of", "default", "takes"):
@@ -355,14 +374,15 @@ def _sheet(artifact: Artifact) -> list[Any]:
     return parts
 
 
-def _log(path: Path, as_json: bool) -> None:
-    loaded = logs.load(path)
+def _other(of: Any, path: Path, as_json: bool) -> None:
+    """What a condensed log or graph says about itself; `of` is the module for its kind."""
+    loaded = of.load(path)
     if as_json:
-        emit(logs.facts(loaded))
+        emit(of.facts(loaded))
         return
-    print_tables(_named(logs.lines(loaded)))
+    print_tables(_named(of.lines(loaded)))
     if loaded.scores:
-        print_tables(logs.old_scores(loaded.scores))
+        print_tables(of.old_scores(loaded.scores))
 
 
 def _experts(folder: Path, as_json: bool) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from condensery.catalog import DataSource, is_log, method_or_coreset
+from condensery.catalog import DataSource, Kind, kind_of, method_or_coreset
+from condensery.cli import cells, kinds
 from condensery.cli import options as o
 from condensery.cli.condense import announce, condense_into, network_options, quick, select_into
 from condensery.cli.console import Interrupted, again, duration, emit, note, progress, say, show
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from condensery.recipes import Plan
     from condensery.runs import Folder
     from condensery.scoring import Part, Protocol
+
+
+_USUAL = {Kind.IMAGES: "dm,herding", Kind.LOG: "dconrec,majority", Kind.GRAPH: "gcond,herding"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ def compare(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Methods and coresets, as dm,dc,herding; default: dm,herding, and for a log dconrec,majority.",
+            help="Methods and coresets, as dm,dc,herding; default: dm,herding, for a log dconrec,majority, for a graph "
+            "gcond,herding.",
             rich_help_panel="Run",
             show_default=False,
         ),
@@ -66,8 +71,14 @@ def compare(
     ratio: Annotated[
         str | None,
         typer.Option(
-            help="Shares of a log to keep, as 0.25,0.5; default: 0.25.", rich_help_panel="Run", show_default=False
+            help="Shares of a log to keep, or of a graph's training nodes, as 0.25,0.5; default: 0.25.",
+            rich_help_panel="Run",
+            show_default=False,
         ),
+    ] = None,
+    nodes: Annotated[
+        str | None,
+        typer.Option(help="Nodes of a condensed graph, as 35,70.", rich_help_panel="Run", show_default=False),
     ] = None,
     set_: o.Set = None,
     fast: o.Fast = False,
@@ -96,24 +107,31 @@ def compare(
     goes on where it was.
     """
     from condensery import recipes
-    from condensery.cli import logs
+    from condensery.cli import graphs, logs
 
-    chosen = methods or ("dconrec,majority" if is_log(data) else "dm,herding")
-    for name in chosen.split(","):
-        logs.check_pair(name.strip(), data)
-    if logs.is_log_method(chosen.split(",")[0].strip()):
-        taken = ("data", "methods", "ratio", "set_", "budget", "eval_budget", "n", "full", "seed", "device", "out")
-        logs.only_for_logs(context, *taken, "data_root", "as_json")
+    chosen = methods or _USUAL[kind_of(data) or Kind.IMAGES]
+    kind = kinds.decide((name.strip() for name in chosen.split(",")), data)
+    taken = ("data", "methods", "ratio", "set_", "budget", "eval_budget", "n", "full", "seed", "device", "out")
+    if kind is Kind.GRAPH:
+        kinds.only_for(context, kind, *taken, "nodes", "data_root", "as_json", "net", "width")
+        settings = (*graphs.network_settings(net, width), *(set_ or ()))
+        sizes = graphs.sizes_of(nodes, ratio)
+        wanted = graphs.Asked(data, "", sizes[0], settings, data_root, seed, device.value, out)
+        scored = graphs.Scoring(n, seed, full, None, eval_budget)
+        graphs.compare(wanted, chosen, sizes, scored, budget=budget, as_json=as_json)
+        return
+    if kind is Kind.LOG:
+        kinds.only_for(context, kind, *taken, "data_root", "as_json")
         asked = logs.Asked(data, "", None, tuple(set_ or ()), data_root, seed, device.value, out)
         how = logs.Scoring(n, seed, full, None, eval_budget)
         logs.compare(asked, chosen, ratio, how, budget=budget, as_json=as_json)
         return
-    logs.no_ratio(ratio)
+    kinds.no_sizes(ratio=ratio, nodes=nodes)
     source = DataSource(data, data_root, size, validation)
     overrides = [*quick(fast, experts=True), *(set_ or []), *([f"whiten={whiten.value}"] if whiten else [])]
     network = network_options(net, width, norm)
     names = [method_or_coreset(name.strip()).name for name in chosen.split(",")]
-    suited = applicable(names, overrides, optional=quick(fast, experts=True))
+    suited = cells.applicable(names, overrides, recipes.names, optional=quick(fast, experts=True))
     plans = [
         recipes.load(name, source.name, count, overrides=suited[name], network=dict(network))
         for count in numbers(ipc)
@@ -123,7 +141,7 @@ def compare(
     protocol = make_protocol(n, checks, jobs, seed, full=full, full_epochs=full_epochs, fast=fast)
     shared = Options(source, root, seed, device.value, budget, eval_budget, protocol)
     try:
-        lines = list(cells(plans, shared)) + list(ceilings(plans, shared))
+        lines = list(made(plans, shared)) + list(ceilings(plans, shared))
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted(f"finished cells are kept in {root}; go on with: {again()}") from None
     plain = {"dataset": source.name, "folder": str(root), "rows": with_recovery(lines)}
@@ -149,21 +167,7 @@ def numbers(text: str) -> list[int]:
         raise ValueError(f"--ipc takes whole numbers as 1,10, not {text!r}.") from None
 
 
-def applicable(names: list[str], overrides: list[str], optional: Sequence[str] = ()) -> dict[str, list[str]]:
-    """For each method the settings that it has; one that none of them has is left in, to be complained of."""
-    from condensery import recipes
-    from condensery.recipes import values
-
-    takes = {name: set(recipes.names(name)) for name in names}
-    keys = [values.split(setting)[0] for setting in overrides]
-    known = set().union(*takes.values(), (values.split(setting)[0] for setting in optional))
-    return {
-        name: [o for key, o in zip(keys, overrides, strict=True) if key in takes[name] or key not in known]
-        for name in names
-    }
-
-
-def cells(plans: list[Plan], shared: Options) -> Iterator[dict[str, Any]]:
+def made(plans: list[Plan], shared: Options) -> Iterator[dict[str, Any]]:
     """The rows of all sets, and after each size those of random subsets, one for each way of training."""
     for count in dict.fromkeys(plan.per_class for plan in plans):
         ways: dict[str, Plan] = {}

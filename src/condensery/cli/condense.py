@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from condensery.catalog import CORESETS, LOG_CORESETS, LOG_METHODS, METHODS, DataSource, find
+from condensery.catalog import CORESETS, DOMAINS, DataSource, Kind, find
+from condensery.cli import kinds
 from condensery.cli import options as o
 from condensery.cli.console import Interrupted, again, duration, emit, note, progress, say, size
 
@@ -25,6 +26,7 @@ def condense(
     method: Annotated[str, typer.Option(help="How; see 'condensery methods'.", rich_help_panel="Run")] = "dm",
     ipc: o.Ipc = "1",
     ratio: o.Ratio = None,
+    nodes: o.Nodes = None,
     set_: o.Set = None,
     fast: o.Fast = False,
     budget: o.Budget = 1.0,
@@ -67,21 +69,29 @@ def condense(
     validation: o.Validation = 0.1,
     as_json: o.Json = False,
 ) -> None:
-    """Learn a small set of images, or a short log, that trains models nearly as well as all of DATA."""
+    """Learn a small set of images, a short log or a small graph that trains models nearly as well as all of DATA."""
     from condensery import recipes, runs
-    from condensery.cli import logs
+    from condensery.cli import graphs, logs
 
-    entries = {**METHODS, **LOG_METHODS, **LOG_CORESETS}
-    find(entries, method, "method") if method.lower() not in CORESETS else _point_to_select(method)
-    logs.check_pair(method, data)
-    if logs.is_log_method(method):
-        taken = ("data", "method", "ratio", "set_", "budget", "seed", "device", "out", "resume", "as_json", "data_root")
-        logs.only_for_logs(context, *taken, "eval_every", "snapshot_every", "tensorboard")
+    kind = kinds.decide([method], data)
+    taken = ("data", "method", "ratio", "set_", "budget", "seed", "device", "out", "resume", "as_json", "data_root")
+    watched = ("eval_every", "snapshot_every", "tensorboard")
+    if kind is Kind.GRAPH:
+        kinds.only_for(context, kind, *taken, *watched, "nodes", "eval_budget", "net", "width")
+        settings = (*graphs.network_settings(net, width), *(set_ or ()))
+        wanted = graphs.Asked(data, method, graphs.Size(nodes, ratio), settings, data_root, seed, device.value, out)
+        watching = runs.Watch(snapshot_every, eval_every, eval_budget, tensorboard)
+        graphs.condense(wanted, budget=budget, watch=watching, resume=resume, as_json=as_json)
+        return
+    if kind is Kind.LOG:
+        kinds.only_for(context, kind, *taken, *watched)
         asked = logs.Asked(data, method, ratio, tuple(set_ or ()), data_root, seed, device.value, out)
         looks = (snapshot_every, eval_every, tensorboard)
         logs.condense(asked, budget=budget, watch=looks, resume=resume, as_json=as_json)
         return
-    logs.no_ratio(ratio)
+    if method.lower() in CORESETS:
+        raise ValueError(f"{method} chooses real images; use: condensery select DATA --coreset {method}.")
+    kinds.no_sizes(ratio=ratio, nodes=nodes)
     source = DataSource(data, data_root, size, validation)
     network = network_options(net, width, norm)
     matches = recipes.takes_experts(method.lower())
@@ -104,10 +114,12 @@ def select(
     ] = "herding",
     ipc: o.Ipc = "1",
     ratio: o.Ratio = None,
+    nodes: o.Nodes = None,
     embedding: Annotated[
         str | None,
         typer.Option(
-            help="What it sees of an image: pixels, random-net or trained-net; default: the recipe's.",
+            help="What it sees of an image: pixels, random-net or trained-net; of a node: features or trained-net; "
+            "default: the recipe's.",
             rich_help_panel="Run",
             show_default=False,
         ),
@@ -125,18 +137,25 @@ def select(
     validation: o.Validation = 0.1,
     as_json: o.Json = False,
 ) -> None:
-    """Choose real images, or interactions of a log, that stand for all of DATA: a coreset."""
+    """Choose real images, interactions of a log or nodes of a graph that stand for all of DATA: a coreset."""
     from condensery import recipes, runs
-    from condensery.cli import logs
+    from condensery.cli import graphs, logs
 
-    find({**CORESETS, **LOG_CORESETS}, coreset, "coreset")
-    logs.check_pair(coreset, data)
-    if logs.is_log_method(coreset):
-        logs.only_for_logs(context, "data", "coreset", "ratio", "set_", "seed", "device", "out", "data_root", "as_json")
+    kind = kinds.decide([coreset], data)
+    taken = ("data", "coreset", "ratio", "set_", "seed", "device", "out", "data_root", "as_json")
+    find(DOMAINS[kind].coresets, coreset, "coreset")
+    if kind is Kind.GRAPH:
+        kinds.only_for(context, kind, *taken, "nodes", "embedding")
+        settings = (*([f"embedding={embedding}"] if embedding else []), *(set_ or ()))
+        wanted = graphs.Asked(data, coreset, graphs.Size(nodes, ratio), settings, data_root, seed, device.value, out)
+        graphs.select(wanted, as_json=as_json)
+        return
+    if kind is Kind.LOG:
+        kinds.only_for(context, kind, *taken)
         asked = logs.Asked(data, coreset, ratio, tuple(set_ or ()), data_root, seed, device.value, out)
         logs.select(asked, as_json=as_json)
         return
-    logs.no_ratio(ratio)
+    kinds.no_sizes(ratio=ratio, nodes=nodes)
     source = DataSource(data, data_root, size, validation)
     overrides = [*(set_ or []), *([f"whiten={whiten.value}"] if whiten else [])]
     overrides += [f"embedding={embedding}"] if embedding else []
@@ -281,7 +300,3 @@ def _advance(run: Run, folder: Folder, watch: Watch) -> None:
             loss = "" if done.loss is None else f"loss {done.loss:.4g}"
             seen = "" if done.validation is None else f"  validation {100 * done.validation:.1f} %"
             bar.at(done.step, loss + seen)
-
-
-def _point_to_select(name: str) -> None:
-    raise ValueError(f"{name} chooses real images; use: condensery select DATA --coreset {name}.")

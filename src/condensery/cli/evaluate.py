@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from condensery.catalog import DATASETS, DataSource, network_name
+from condensery.catalog import DATASETS, DataSource, Kind, network_name
+from condensery.cli import kinds
 from condensery.cli import options as o
 from condensery.cli.console import Interrupted, again, duration, emit, note, progress, say, show
 
@@ -37,7 +38,7 @@ def evaluate(
             "--nets",
             "--net",
             help="Architectures, as ConvNet,AlexNet,ResNet18:norm=batch; default: the set's own. For a log "
-            "MF,LightGCN.",
+            "MF,LightGCN, for a graph GCN,SAGE,GAT,GIN,SGC,ChebNet,APPNP,GDC,GraphTransformer,NodeMLP,Polynomial.",
             rich_help_panel="Network",
             show_default=False,
         ),
@@ -54,7 +55,7 @@ def evaluate(
         int | None,
         typer.Option(
             min=1,
-            help="Passes over the set; default: the set's recipe.",
+            help="Passes over the set (steps for a graph); default: the set's recipe.",
             rich_help_panel="Scores",
             show_default=False,
         ),
@@ -70,13 +71,20 @@ def evaluate(
     data_root: o.DataRoot = None,
     as_json: o.Json = False,
 ) -> None:
-    """Train fresh models on a set or a log, test each once, and compare with random subsets and with all data."""
+    """Train fresh models on a set, log or graph, test each once, and compare with random subsets and with all data."""
     from condensery import scoring
-    from condensery.cli import logs
+    from condensery.cli import graphs, logs
 
-    if logs.is_log_artifact(artifact):
-        taken = ("artifact", "data", "nets", "n", "full", "epochs", "eval_budget", "seed", "device", "save")
-        logs.only_for_logs(context, *taken, "data_root", "as_json")
+    kind = kinds.of_file(artifact)
+    taken = ("artifact", "data", "nets", "n", "full", "epochs", "eval_budget", "seed", "device", "save", "data_root")
+    if kind is Kind.GRAPH:
+        kinds.only_for(context, kind, *taken, "as_json")
+        scored = graphs.Scoring(n, seed, full, epochs, eval_budget)
+        place = graphs.Where(data, data_root, device.value)
+        graphs.evaluate(artifact, scored, place, nets=nets, save=save, as_json=as_json)
+        return
+    if kind is Kind.LOG:
+        kinds.only_for(context, kind, *taken, "as_json")
         how = logs.Scoring(n, seed, full, epochs, eval_budget)
         where = logs.Where(data, data_root, device.value)
         logs.evaluate(artifact, how, where, nets=nets, save=save, as_json=as_json)
@@ -222,24 +230,46 @@ def make_protocol(
 def networks(names: str | None, artifact: Artifact) -> list[nn.Module]:
     """Architectures for an artifact's images; the artifact's own where only its name is given."""
     from condensery import nets
-    from condensery.recipes import values
 
     if names is None:
         return [artifact.build_network()]
-    own = dict(artifact.network)
-    shape = {key: own[key] for key in ("channels", "classes", "size")}
+    return build_networks(names, artifact.network, nets.VISION, network_name, ("channels", "classes", "size"))
+
+
+def build_networks(
+    names: str,
+    own: Mapping[str, Any],
+    zoo: Mapping[str, type[nn.Module]],
+    proper_name: Callable[[str], str],
+    given: tuple[str, ...],
+) -> list[nn.Module]:
+    """Architectures by name, as ``ConvNet,ResNet18:norm=batch``.
+
+    Args:
+        names: As typed.
+        own: The network that a set was made for: it is taken where only its name is given.
+        zoo: The networks there are.
+        proper_name: The proper spelling of a name.
+        given: Arguments that the data decide.
+
+    Raises:
+        ValueError: For one that there is not, or an argument that it does not take.
+    """
+    from condensery import nets
+    from condensery.recipes import values
+
     modules = []
     for part in names.split(","):
         name, *settings = part.strip().split(":")
-        proper = network_name(name)
-        kinds = values.arguments_of(nets.VISION[proper])
-        given: dict[str, Any] = {}
+        proper = proper_name(name)
+        takes = values.arguments_of(zoo[proper])
+        chosen: dict[str, Any] = {}
         for key, value in map(values.split, settings):
-            if key not in kinds:
-                raise ValueError(f"{proper} has no argument {key!r}; it takes {', '.join(kinds)}.")
-            given[key] = values.read(value, kinds[key], key)
-        base = own if proper == own.get("net") else {"net": proper, **shape}
-        modules.append(nets.build({**base, **given}))
+            if key not in takes:
+                raise ValueError(f"{proper} has no argument {key!r}; it takes {', '.join(takes)}.")
+            chosen[key] = values.read(value, takes[key], key)
+        base = own if proper == own.get("net") else {"net": proper, **{key: own[key] for key in given}}
+        modules.append(nets.build({**base, **chosen}))
     return modules
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from condensery import catalog
-from condensery.catalog import LOG_CORESETS, LOG_METHODS, LOGS
+from condensery.catalog import LOG_CORESETS, LOGS
+from condensery.cli import cells
 from condensery.cli.console import Interrupted, again, duration, emit, note, progress, say, show
 
 if TYPE_CHECKING:
@@ -30,77 +27,6 @@ RATIO = 0.25
 """Share of a log that is kept where nothing else is asked for."""
 _SHOWN = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
 _JUDGE = "ndcg@10"
-_INSTEAD = {"ipc": "give --ratio", "validation": "give --set validation=SHARE"}
-
-
-# --- what is meant
-# --------------------------------------------------------------------------------------------------------------------
-
-
-def is_log_method(name: str) -> bool:
-    """Whether a method or selection is one for logs."""
-    return name.lower() in LOG_METHODS or name.lower() in LOG_CORESETS
-
-
-def check_pair(method: str, data: str) -> None:
-    """That a method and data are of one kind.
-
-    Raises:
-        ValueError: In one sentence that names the fix.
-    """
-    if is_log_method(method):
-        if data.lower() in LOGS or not _is_images(data):
-            return
-        raise ValueError(
-            f"{catalog.log_entry(method).title} is for recommendation logs and {data} holds images; give a log such as "
-            "generated-log or ratings.csv, or choose a method or coreset for images, such as dm."
-        )
-    if catalog.is_log(data):
-        raise ValueError(
-            f"{data} is a recommendation log and {method} is for images; use condense --method dconrec, or "
-            "select --coreset random, majority or svp."
-        )
-
-
-def only_for_logs(context: typer.Context, *names: str) -> None:
-    """Refuse options that were given and mean nothing for a log.
-
-    Args:
-        context: Of the command.
-        names: The options that do mean something.
-
-    Raises:
-        ValueError: Naming the option.
-    """
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if name not in names and source is not None and source.name == "COMMANDLINE":
-            option = "--" + name.strip("_").replace("_", "-").replace("as-json", "json")
-            raise ValueError(f"{option} is for images; {_INSTEAD.get(name, 'leave it out')} for a log.")
-
-
-def no_ratio(ratio: object) -> None:
-    """Refuse a ratio for images.
-
-    Raises:
-        ValueError: If there is one.
-    """
-    if ratio is not None:
-        raise ValueError("--ratio is for recommendation logs; give images per class with --ipc.")
-
-
-def is_log_artifact(path: Path) -> bool:
-    """Whether a file, or the one in a run's folder, holds a condensed log."""
-    from safetensors import SafetensorError, safe_open
-
-    path = path / "artifact.safetensors" if path.is_dir() else path
-    if not path.is_file():
-        return False
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return (file.metadata() or {}).get("kind") == "condensery-log"
-    except (SafetensorError, OSError, ValueError):
-        return False  # who loads it says what is wrong with it
 
 
 def load(path: Path) -> LogArtifact:
@@ -108,12 +34,6 @@ def load(path: Path) -> LogArtifact:
     from condensery.log_artifact import LogArtifact
 
     return LogArtifact.load(path / "artifact.safetensors" if path.is_dir() else path)
-
-
-def _is_images(data: str) -> bool:
-    path = Path(data)
-    named = data.lower() in catalog.DATASETS or data.startswith("hf:") or path.suffix == ".npz"
-    return named or (path.is_dir() and not catalog.is_log(data))
 
 
 # --- condense and select
@@ -173,7 +93,7 @@ def condense(asked: Asked, *, budget: float, watch: tuple[int, int, bool], resum
 
     if asked.method.lower() in LOG_CORESETS:
         raise ValueError(
-            f"{asked.method} chooses recorded interactions; use: condensery select DATA --coreset {asked.method}."
+            f"{asked.method} is a selection, not a method; use: condensery select DATA --coreset {asked.method}."
         )
     whole = asked.plan()
     plan = whole.with_budget(budget)
@@ -228,7 +148,8 @@ def select_into(folder: Folder, plan: LogPlan, asked: Asked) -> LogArtifact:
 
     source = asked.source(plan.data)
     data = _open(source, asked.device)
-    with _proxy_bar(int(plan.options.get("passes") or 0)) as tell:
+    whole = plan.proxy.epochs if plan.proxy is not None and plan.needs_proxy else 0
+    with _proxy_bar(int(plan.options.get("passes") or whole)) as tell:
         artifact = log_runs.select(plan, data, source, seed=asked.seed, tell=tell)
     folder.claim(log_runs.settings(plan, source, data, seed=asked.seed), resume=True)
     artifact.save(folder.artifact)
@@ -541,7 +462,7 @@ def compare(asked: Asked, methods: str, ratios: str | None, scoring: Scoring, *,
     from condensery.recipes import logs
 
     names = [catalog.log_entry(name.strip()).name for name in methods.split(",")]
-    suited = _suited(names, asked.overrides)
+    suited = cells.applicable(names, asked.overrides, logs.names)
     root = asked.out or Path("runs") / f"compare-{short(asked.data)}-seed{asked.seed}"
     name = asked.data.lower() if asked.data.lower() in LOGS else asked.data
     plans = [logs.load(method, name, ratio, overrides=suited[method]) for ratio in _numbers(ratios) for method in names]
@@ -609,7 +530,7 @@ def _cell(whole: LogPlan, shared: Comparison, data_of: Callable[[LogPlan], LogDa
     else:
         _announce(whole, plan)
         artifact = condense_into(folder, plan, shared.asked, watch=Watch(), resume=True)
-    key = {"artifact": hashlib.blake2b(folder.artifact.read_bytes(), digest_size=8).hexdigest()}
+    key = {"artifact": cells.digest(folder.artifact.read_bytes())}
     row = _scored(artifact.log, plan, shared, data_of, artifact.method, key, folder=folder)
     return {**row, "ratio": plan.ratio, "condensing_seconds": artifact.provenance["seconds"]}
 
@@ -627,16 +548,14 @@ def _scored(
     """The row of a log (``None``: the whole training log), or found finished."""
     from condensery import log_runs
     from condensery.recipes.logs import BprTraining
-    from condensery.store import write_text
 
     data, scoring = data_of(plan), shared.scoring
     evaluation: BprTraining = plan.evaluation
     recipe = scoring.recipe(evaluation.recipe())
     what = {**key, "name": name, "n": scoring.n, "seed": scoring.seed, "data": log_runs.digest_of(data)}
     what |= {"recipe": repr(recipe), "dim": evaluation.dim}
-    digest = hashlib.blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=4).hexdigest()
-    path = (shared.root / f"{name.replace(' ', '-')}-{digest}" if folder is None else folder.path) / "scores.json"
-    found = _kept(path, what)
+    path = shared.root / f"{name.replace(' ', '-')}-{cells.digest(what)}" if folder is None else folder.path
+    found = cells.kept(path / "scores.json", what)
     if found is not None:
         return found
     part = data.train if log is None else log.to(data.train.device) if hasattr(log, "to") else log
@@ -648,33 +567,8 @@ def _scored(
             done.append(row)
             bar.at(len(done), f"{name}: NDCG@10 {100 * row.scores[_JUDGE].mean:.2f} %")
     plain = log_runs.merged(done).to_json()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps({"what": what, "row": plain}, indent=1))
+    cells.keep(path / "scores.json", what, plain)
     return plain
-
-
-def _kept(path: Path, what: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A row that was scored before in the same way."""
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        row: dict[str, Any] = found["row"]
-        return row if found["what"] == what else None
-    except (ValueError, KeyError, TypeError):
-        return None  # damaged: scored again
-
-
-def _suited(names: list[str], overrides: tuple[str, ...]) -> dict[str, list[str]]:
-    """For each method the settings that it has; one that none of them has is left in, to be complained of."""
-    from condensery.recipes import logs, values
-
-    takes = {name: set(logs.names(name)) for name in names}
-    keyed = [(values.split(setting)[0], setting) for setting in overrides]
-    return {
-        name: [s for key, s in keyed if key in takes[name] or not any(key in t for t in takes.values())]
-        for name in names
-    }
 
 
 def _numbers(text: str | None) -> list[float]:

@@ -43,7 +43,8 @@ Data = Annotated[
         metavar="DATA",
         help="A data set's name (see 'condensery datasets'), a folder of images by class, a folder of idx "
         "files, an .npz file, or hf:NAME for one of the Hugging Face hub; or a recommendation log: a name, a table "
-        "(CSV, TSV, .inter, Parquet, u.data) or a folder of LightGCN's.",
+        "(CSV, TSV, .inter, Parquet, u.data) or a folder of LightGCN's; or a graph: a name, an .npz file with edges, a "
+        "folder with edges.csv and nodes.csv, or one of OGB's, GraphSAINT's or Planetoid's.",
         show_default=False,
     ),
 ]
@@ -54,8 +55,14 @@ Ipc = Annotated[
 Ratio = Annotated[
     float | None,
     typer.Option(
-        help="Share of a log's interactions to keep; default: 0.25.", rich_help_panel=_RUN, show_default=False
+        help="Share of a log's interactions to keep, or nodes as a share of a graph's training nodes; default: 0.25.",
+        rich_help_panel=_RUN,
+        show_default=False,
     ),
+]
+Nodes = Annotated[
+    int | None,
+    typer.Option(min=1, help="Nodes of a condensed graph.", rich_help_panel=_RUN, show_default=False),
 ]
 Artifact = Annotated[
     Path,
@@ -103,7 +110,7 @@ Set = Annotated[
         "--set",
         metavar="NAME=VALUE",
         help="A setting of the method or the run, eval.NAME, net.NAME or experts.NAME, for logs inner.NAME or "
-        "proxy.NAME; may be repeated. "
+        "proxy.NAME, for graphs test.NAME; may be repeated. "
         "'condensery methods NAME' lists them.",
         rich_help_panel=_RUN,
         show_default=False,

@@ -33,6 +33,7 @@ from condensery.data.images import (
 from condensery.data.interaction_files import Columns, Repeats, lightgcn, movielens_100k, read_adjacency, read_log
 from condensery.data.interactions import Log, LogData, leave_one_out, split_by_time, split_by_user
 from condensery.data.labelled import Labelled, stratified
+from condensery.data.named_graphs import amazon_photo, ogbn_arxiv
 from condensery.data.whitening import (
     Fit,
     Identity,
@@ -71,6 +72,7 @@ __all__ = [
     "StandardScaled",
     "Standardise",
     "Whiten",
+    "amazon_photo",
     "cifar10",
     "cifar100",
     "digits",
@@ -95,6 +97,7 @@ __all__ = [
     "movielens_100k",
     "npz",
     "ogb_csv",
+    "ogbn_arxiv",
     "planetoid",
     "read_adjacency",
     "read_log",

@@ -8,6 +8,7 @@ cache. Every download is compared with the published checksum before it is kept.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
@@ -47,7 +48,7 @@ class Remote:
     Attributes:
         file: Its name once here.
         urls: Where to get it, best first; the next is tried when one fails.
-        checksum: ``md5:...`` or ``sha256:...`` of the published file.
+        checksum: ``md5:...`` or ``sha256:...`` of the published file, or ``git:...``, the number that git gives it.
     """
 
     file: str
@@ -139,6 +140,20 @@ def download(source: Source, cache: Path) -> Path:
     return place
 
 
+def matches(path: Path, checksum: str) -> bool:
+    """Whether a file is the published one.
+
+    Args:
+        path: The file.
+        checksum: As `Remote` has it.
+    """
+    kind, wanted = checksum.split(":")
+    held = path.read_bytes()
+    if kind == "git":
+        held, kind = b"blob %d\0" % len(held) + held, "sha1"
+    return hashlib.new(kind, held, usedforsecurity=False).hexdigest() == wanted
+
+
 def _search(source: Source, root: Path) -> Path | None:
     places = [root / folder for folder in source.folders] + [root]
     return next((place for place in places if source.found_in(place)), None)
@@ -154,15 +169,19 @@ def _retrieve(remote: Remote, folder: Path, source: Source) -> Path:
     problems = []
     for url in remote.urls:
         try:
-            return Path(
+            found = Path(
                 pooch.retrieve(
                     url,
-                    known_hash=remote.checksum,
+                    known_hash=None if remote.checksum.startswith("git:") else remote.checksum,
                     fname=remote.file,
                     path=folder,
                     downloader=_downloader(remote.file),
                 )
             )
+            if matches(found, remote.checksum):
+                return found
+            found.unlink()
+            raise ValueError(remote.checksum)
         except OSError as error:  # requests' own exceptions are OSErrors
             problems.append(f"{url}: {one_line(error)}")
         except ValueError:  # pooch's word for a checksum that differs; it has deleted what it fetched

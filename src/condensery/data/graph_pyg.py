@@ -5,7 +5,6 @@ PyTorch Geometric (extra ``graph``) is imported when a function here is called, 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from pathlib import Path
@@ -15,14 +14,14 @@ import torch
 from torch import Tensor
 
 from condensery.data import fetch
-from condensery.data._errors import DataMissing, one_line
+from condensery.data._errors import one_line
 from condensery.data.graph_features import AsGiven, FeatureFit, RowNormalised
 from condensery.data.graphs import GraphData, Split, graph_data
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-__all__ = ["from_pyg", "planetoid", "to_pyg"]
+__all__ = ["from_pyg", "planetoid", "planetoid_source", "to_pyg"]
 
 _ADDRESS = "https://raw.githubusercontent.com/kimiyoung/planetoid/master/data/"
 _PARTS = ("x", "y", "tx", "ty", "allx", "ally", "graph", "test.index")
@@ -76,7 +75,7 @@ def planetoid(
     Args:
         root: A folder with the raw files ``ind.cora.x`` and so on, or with ``Cora/raw`` or ``planetoid/Cora/raw``
             under it, as PyTorch Geometric lays them out. By default see `condensery.data.fetch`; downloaded once if
-            they are nowhere (PubMed is not).
+            they are nowhere.
         name: ``"cora"``, ``"citeseer"`` or ``"pubmed"``.
         fit: Preprocessing of the features; the literature divides each row by its sum.
         inductive: See `GraphData`.
@@ -86,16 +85,8 @@ def planetoid(
         ValueError: For another name, or files that are not the published ones.
         ImportError: Without PyTorch Geometric.
     """
-    titles = {title.lower(): title for title in _CHECKSUMS}
-    if name.lower() not in titles:
-        raise ValueError(f"There is no Planetoid graph {name!r}; choose cora, citeseer or pubmed.")
-    title = titles[name.lower()]
-    source = _source(title)
-    folder = fetch.locate(source, root)
-    if not source.found_in(folder):
-        raise DataMissing(
-            f"{title} is not on this machine; put the files ind.{title.lower()}.* of {_ADDRESS} into {folder}."
-        )
+    source = planetoid_source(name)
+    title, folder = source.title, fetch.locate(source, root)
     for part, checksum in zip(_PARTS, _CHECKSUMS[title], strict=True):
         _check_published(folder / f"ind.{title.lower()}.{part}", checksum)
     _need_pyg()
@@ -184,28 +175,34 @@ def _need_pyg() -> None:
         raise ImportError("this needs PyTorch Geometric; install it with: pip install 'condensery[graph]'") from error
 
 
-def _source(title: str) -> fetch.Source:
+def planetoid_source(name: str) -> fetch.Source:
+    """Where one of Planetoid's graphs lies.
+
+    Args:
+        name: ``"cora"``, ``"citeseer"`` or ``"pubmed"``.
+
+    Raises:
+        ValueError: For another name.
+    """
+    titles = {title.lower(): title for title in _CHECKSUMS}
+    if name.lower() not in titles:
+        raise ValueError(f"There is no Planetoid graph {name!r}; choose cora, citeseer or pubmed.")
+    title = titles[name.lower()]
     files = [f"ind.{title.lower()}.{part}" for part in _PARTS]
     remotes = tuple(
         fetch.Remote(file, (_ADDRESS + file,), checksum)
         for file, checksum in zip(files, _CHECKSUMS[title], strict=True)
     )
-    whole = all(remote.checksum.startswith("md5:") for remote in remotes)
     folders = (f"planetoid/{title}/raw", f"{title}/raw", "raw")
-    return fetch.Source(title, folders, tuple((file,) for file in files), remotes if whole else ())
+    return fetch.Source(title, folders, tuple((file,) for file in files), remotes)
 
 
 def _check_published(path: Path, checksum: str) -> None:
-    kind, wanted = checksum.split(":")
     try:
-        held = path.read_bytes()
+        found = fetch.matches(path, checksum)
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({one_line(error)}); give a readable copy.") from error
-    if kind == "git":
-        found = hashlib.sha1(b"blob %d\0" % len(held) + held, usedforsecurity=False).hexdigest()
-    else:
-        found = hashlib.md5(held, usedforsecurity=False).hexdigest()
-    if found != wanted:
+    if not found:
         raise ValueError(f"{path} is not the published file, and a pickle may do harm; get it from {_ADDRESS}.")
 
 

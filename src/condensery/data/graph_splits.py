@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["Split", "drawn", "proportional", "stratified_split"]
+__all__ = ["Split", "SplitData", "drawn", "proportional", "stratified_split"]
 
 
 class Split(NamedTuple):
@@ -17,6 +18,66 @@ class Split(NamedTuple):
     train: Tensor
     validation: Tensor
     test: Tensor
+
+
+class SplitData:
+    """What data with features, labels and a split share: a graph's nodes, or a set of graphs.
+
+    Attributes:
+        x: Features of nodes ``[n, d]``.
+        y: Class indices of what is split, int64.
+        train: Indices into `y`, int64.
+        validation: Likewise.
+        test: Likewise.
+        classes: Class names.
+    """
+
+    x: Tensor
+    y: Tensor
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+    classes: tuple[str, ...]
+
+    @property
+    def num_features(self) -> int:
+        """How many features a node has: d."""
+        return self.x.shape[1]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.classes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the data are."""
+        return self.x.device
+
+    @property
+    def split(self) -> Split:
+        """What trains, validates and tests."""
+        return Split(self.train, self.validation, self.test)
+
+    @property
+    def train_y(self) -> Tensor:
+        """Labels of what trains, int64 ``[len(train)]``."""
+        return self.y[self.train]
+
+    def members(self, c: int) -> Tensor:
+        """What trains of class `c`, int64, in the order of `train`.
+
+        Raises:
+            ValueError: For an index that is no class.
+        """
+        if not 0 <= c < self.num_classes:
+            raise ValueError(f"Class {c} does not exist; choose one of 0 to {self.num_classes - 1}.")
+        return self._members[c]
+
+    @cached_property
+    def _members(self) -> tuple[Tensor, ...]:
+        order = self.train[self.train_y.argsort(stable=True)]
+        return torch.split(order, torch.bincount(self.train_y, minlength=self.num_classes).tolist())
 
 
 def stratified_split(

@@ -23,13 +23,13 @@ from condensery.data.graph_checks import (
     tidy,
 )
 from condensery.data.graph_features import AsGiven, FeatureFit, FeatureMap
-from condensery.data.graph_splits import Split, drawn, proportional, stratified_split
+from condensery.data.graph_splits import Split, SplitData, drawn, proportional, stratified_split
 
 __all__ = ["GraphData", "Split", "digits_graph", "graph_data", "proportional", "stratified_split"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GraphData:
+class GraphData(SplitData):
     """An undirected graph with node features and labels, held as tensors on one device.
 
     Build it with `graph_data` or a reader of `condensery.data.graph_files`, which clean what can be cleaned.
@@ -96,31 +96,6 @@ class GraphData:
         """Undirected edges, half of m."""
         return self.edges.shape[1] // 2
 
-    @property
-    def num_features(self) -> int:
-        """How many features a node has: d."""
-        return self.x.shape[1]
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes there are."""
-        return len(self.classes)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the graph is."""
-        return self.x.device
-
-    @property
-    def split(self) -> Split:
-        """Training, validation and test nodes."""
-        return Split(self.train, self.validation, self.test)
-
-    @property
-    def train_y(self) -> Tensor:
-        """Labels of the training nodes, int64 ``[len(train)]``."""
-        return self.y[self.train]
-
     @cached_property
     def adjacency(self) -> Adjacency:
         """The graph as networks propagate on it; the same object at each call, so that what it derives is kept."""
@@ -129,21 +104,6 @@ class GraphData:
     def whole(self) -> Batch:
         """All nodes: ``Batch(NodeInput(features [n, d], graph), labels [n])``."""
         return Batch(NodeInput(self.x, self.adjacency), self.y)
-
-    def members(self, c: int) -> Tensor:
-        """Training nodes of class `c`, int64, in the order of `train`.
-
-        Raises:
-            ValueError: For an index that is no class.
-        """
-        if not 0 <= c < self.num_classes:
-            raise ValueError(f"Class {c} does not exist; choose one of 0 to {self.num_classes - 1}.")
-        return self._members[c]
-
-    @cached_property
-    def _members(self) -> tuple[Tensor, ...]:
-        order = self.train[self.train_y.argsort(stable=True)]
-        return torch.split(order, torch.bincount(self.train_y, minlength=self.num_classes).tolist())
 
     def to(self, device: torch.device | str) -> GraphData:
         """The same on another device; itself where it is there already."""
@@ -269,7 +229,7 @@ def graph_data(
     )
 
 
-def digits_graph(k: int = 8, *, seed: int = 0) -> GraphData:
+def digits_graph(k: int = 8, *, fit: FeatureFit = AsGiven.of, inductive: bool = False, seed: int = 0) -> GraphData:
     """The k-nearest-neighbour graph over scikit-learn's 1,797 handwritten digits: always there, real images.
 
     Two digits are joined where one is among the k nearest of the other by the distance of their 8 x 8 pixels. The
@@ -277,6 +237,8 @@ def digits_graph(k: int = 8, *, seed: int = 0) -> GraphData:
 
     Args:
         k: Neighbours of each digit.
+        fit: Preprocessing of the features.
+        inductive: See `GraphData`.
         seed: Decides the split.
 
     Raises:
@@ -295,4 +257,5 @@ def digits_graph(k: int = 8, *, seed: int = 0) -> GraphData:
     pairs = kneighbors_graph(bunch.data, k).tocoo()
     edges = torch.stack([torch.from_numpy(pairs.row), torch.from_numpy(pairs.col)]).long()
     x, y = torch.from_numpy(bunch.data / 16).float(), torch.from_numpy(bunch.target).long()
-    return graph_data(f"digits-{k}nn", x, edges, y, classes=tuple("0123456789"), seed=seed)
+    names = tuple("0123456789")
+    return graph_data(f"digits-{k}nn", x, edges, y, classes=names, fit=fit, inductive=inductive, seed=seed)

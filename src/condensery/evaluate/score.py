@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -80,14 +80,16 @@ class Scores:
     Attributes:
         rows: The set's rows, one a network; then the baselines.
         dataset: The data that was tested on.
+        full: What the rows are called that were trained on all of it.
     """
 
     rows: tuple[Row, ...]
     dataset: str
+    full: str = "full data"
 
     def recovery(self, row: Row) -> float | None:
         """Share of the full data's accuracy that `row` reaches with the same network; ``None`` without such a row."""
-        full = [r for r in self.rows if r.name == FULL and r.network == row.network]
+        full = [r for r in self.rows if r.name == self.full and r.network == row.network]
         return row.last.mean / full[0].last.mean if full else None
 
     def to_json(self) -> dict[str, Any]:
@@ -96,7 +98,36 @@ class Scores:
         return {"dataset": self.dataset, "rows": rows}
 
 
-FULL = "full data"
+def merged(rows: Sequence[Row]) -> Row:
+    """Rows of the same set and network with different trials as one.
+
+    Sizes are those of the first row, lists one after the other, and the mean where a number varies.
+
+    Args:
+        rows: At least one; all or none have chosen scores.
+    """
+    first, trials = rows[0], sum(row.last.n for row in rows)
+    chosen = [row.chosen for row in rows if row.chosen is not None]
+    size = {key: _together([row.size[key] for row in rows]) for key in first.size}
+    return replace(
+        first,
+        last=Score(tuple(v for row in rows for v in row.last.values)),
+        chosen=Score(tuple(v for score in chosen for v in score.values)) if len(chosen) == len(rows) else None,
+        size=size,
+        seconds=sum(row.seconds for row in rows),
+        images_per_second=sum(row.last.n * row.images_per_second for row in rows) / trials,
+    )
+
+
+def _together(values: list[Any]) -> Any:
+    if isinstance(values[0], list):
+        return [item for value in values for item in value]
+    if isinstance(values[0], str) or all(value == values[0] for value in values):
+        return values[0]
+    return sum(values) / len(values)
+
+
+FULL = Scores.full
 RANDOM = "random subset"
 
 

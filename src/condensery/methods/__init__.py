@@ -6,10 +6,13 @@ from condensery.methods.datm import DATM
 from condensery.methods.dc import DC
 from condensery.methods.dconrec import DConRec
 from condensery.methods.dm import DM
+from condensery.methods.doscond import DosCond
 from condensery.methods.doscond_rec import DosCondRec
 from condensery.methods.dsa import DSA
 from condensery.methods.frepo import FRePo
 from condensery.methods.ftd import FTD
+from condensery.methods.gcdm import GCDM
+from condensery.methods.gcond import GCond
 from condensery.methods.kip import KIP, InfiniteNtk, Kernel, RandomNngp, RandomNtk
 from condensery.methods.linearised import Descent, Dual, Solver
 from condensery.methods.mct import MCT
@@ -29,6 +32,7 @@ __all__ = [
     "DM",
     "DSA",
     "FTD",
+    "GCDM",
     "KIP",
     "MCT",
     "MTT",
@@ -42,9 +46,11 @@ __all__ = [
     "Ascent",
     "DConRec",
     "Descent",
+    "DosCond",
     "DosCondRec",
     "Dual",
     "FRePo",
+    "GCond",
     "Gsam",
     "InfiniteNtk",
     "Kernel",

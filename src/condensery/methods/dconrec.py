@@ -20,7 +20,11 @@ from condensery.masks import Estimate, Reinforce, sample
 from condensery.nets.recommender import MF, Recommender
 from condensery.ranking import Validation, top_items
 
+_SCORED = 1 << 16  # rows scored at once
+_SURE = 0.95  # the probability of rows that a proxy thinks best; the rest have a chance to be drawn
+
 __all__ = [
+    "Begin",
     "DConRec",
     "Decay",
     "FirstOrder",
@@ -31,6 +35,7 @@ __all__ = [
     "paper",
     "pool",
     "prepare",
+    "proxy_best",
     "pseudo_interactions",
     "tail",
 ]
@@ -50,6 +55,16 @@ class TailOf(StrEnum):
     """The pool's rows, pseudo interactions included (the paper)."""
 
 
+class Begin(StrEnum):
+    """Where the probabilities begin."""
+
+    EVEN = "even"
+    """All alike (the paper)."""
+
+    PROXY = "proxy"
+    """High for what a proxy thinks best (`proxy_best`), low for the rest."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """What the mask ranges over and what it may keep. The defaults are this library's.
@@ -61,6 +76,7 @@ class Setting:
         tail_of: Which rows are counted and kept.
         compensation: How the rows of long-tailed users enter the budget.
         of_pool: The budget is the ratio of the pool, rather than of the training log, as in the authors' projection.
+        begin: Where the probabilities begin.
 
     Raises:
         ValueError: For negative numbers.
@@ -72,6 +88,7 @@ class Setting:
     tail_of: TailOf = TailOf.TRAIN
     compensation: Compensation = Compensation.COUNTED
     of_pool: bool = False
+    begin: Begin = Begin.EVEN
 
     def __post_init__(self) -> None:
         if min(self.pseudo, self.least, self.threshold) < 0:
@@ -148,6 +165,64 @@ def _octaves(order: Tensor, wanted: Tensor) -> list[Tensor]:
     return [order[a:b] for a, b in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True) if b > a]
 
 
+def proxy_best(train: Log, proxy: Recommender, budget: int, *, generator: torch.Generator, unseen: float = 0.5) -> Log:
+    """What a proxy thinks best, nothing learned: of the items that users have, and of those that they have not.
+
+    This library's own baseline, not of the paper. A share of the budget are pseudo interactions, as in the ranking
+    distillation of Tang & Wang (KDD 2018, https://arxiv.org/abs/1809.07428), where a student learns the items that a
+    teacher ranks first. The rest are recorded rows that the proxy ranks first, the others being more often noise (Wang
+    et al., WSDM 2021, https://arxiv.org/abs/2006.04153). Each user gets rows of both kinds in proportion to their own,
+    and of pseudo interactions at least one where the budget suffices.
+
+    Args:
+        train: The training log, n rows.
+        proxy: Gives the scores.
+        budget: How many rows, between 0 and n.
+        generator: A CPU generator: it orders users who are equals.
+        unseen: Share of the budget for items that users do not have; less where they have nearly all.
+
+    Returns:
+        A log of `budget` rows with the same ids, the recorded ones first.
+
+    Raises:
+        ValueError: If there are fewer rows, or the share is not between 0 and 1.
+    """
+    if not 0 <= budget <= len(train):
+        raise ValueError(f"Cannot select {budget} of {len(train)} rows; ask for 0 to {len(train)}.")
+    if not 0 <= unseen <= 1:
+        raise ValueError(f"unseen is {unseen}; give the share of rows that nobody recorded, between 0 and 1.")
+    plain, wanted = replace(train, rating=None, time=None), round(unseen * budget)
+    added = plain.subset(torch.arange(0))
+    if wanted:  # twice the share: users differ in how many rows a share of theirs is
+        added = pseudo_interactions(train, proxy, 2 * wanted / len(train), least=2)
+        added = added.subset(_in_proportion(added, train.user_counts, wanted, generator, before=0.0))
+    ranked = plain.subset(_by_score(plain, proxy))
+    recorded = ranked.subset(_in_proportion(ranked, train.user_counts, budget - len(added), generator))
+    return joined(recorded, added)
+
+
+@torch.no_grad()
+def _by_score(log: Log, model: Recommender) -> Tensor:
+    """Rows by user, and of each user by score, the best first: int64 ``[n]``."""
+    users, items = model.embeddings()
+    parts = zip(log.users.split(_SCORED), log.items.split(_SCORED), strict=True)
+    order = torch.cat([(users[u] * items[i]).sum(1) for u, i in parts]).argsort(descending=True, stable=True)
+    return order[log.users[order].argsort(stable=True)]
+
+
+def _in_proportion(log: Log, counts: Tensor, budget: int, generator: torch.Generator, *, before: float = 0.5) -> Tensor:
+    """The first rows of each user of a log that is sorted by user, as many as go with `counts`: int64 ``[budget]``.
+
+    A user's row is taken before another's if a smaller share of all that the user has comes before it. Half a row more
+    rounds to the nearest number; 0 takes every user's first row before any second one.
+    """
+    ours = log.user_counts
+    place = torch.arange(len(log), device=log.device) - (ours.cumsum(0) - ours)[log.users]
+    share = (place + before) / counts[log.users]
+    order = torch.randperm(len(counts), generator=generator).to(log.device)[log.users].argsort(stable=True)
+    return order[share[order].argsort(stable=True)][:budget].sort().values
+
+
 def pool(train: Log, proxy: Recommender, ratio: float, *, least: int = 5) -> tuple[Log, Tensor]:
     """The data pool, eq. 5: the training log, then what a proxy adds.
 
@@ -177,6 +252,7 @@ def prepare(
     setting: Setting | None = None,
     proxy: Recommender | None = None,
     start: Tensor | None = None,
+    generator: torch.Generator | None = None,
 ) -> Interactions:
     """The mask to be learned: pool, tail, budget and start (algorithm 1, lines 1-2).
 
@@ -184,11 +260,12 @@ def prepare(
         train: The training log.
         ratio: Share of the training log to keep.
         setting: What the mask ranges over; default: this library's.
-        proxy: A trained recommender (`fit_proxy`), needed where there are pseudo interactions.
-        start: Initial probabilities, one for each row of the pool; default: the same for all.
+        proxy: A trained recommender (`fit_proxy`), needed where there are pseudo interactions or the start is its best.
+        start: Initial probabilities, one for each row of the pool; default: what the setting says.
+        generator: A CPU generator, needed where the start is the proxy's best.
 
     Raises:
-        ValueError: For a ratio outside (0, 1], or if the proxy is missing.
+        ValueError: For a ratio outside (0, 1], or if the proxy or the generator is missing.
     """
     setting = setting or Setting()
     if not 0 < ratio <= 1:
@@ -202,6 +279,12 @@ def prepare(
     if setting.tail_of is TailOf.TRAIN:
         always = (train.user_counts[whole.users] < setting.threshold) & ~added
     recorded, n = ratio * len(train), len(whole)
+    if setting.begin is Begin.PROXY and start is None:
+        if proxy is None or generator is None:
+            raise ValueError("To begin at the proxy's best, give a proxy (fit_proxy) and a generator.")
+        unseen = 0.5 if setting.pseudo > 0 else 0.0
+        chosen = proxy_best(train, proxy, round(recorded), generator=generator, unseen=unseen)
+        start = _leaning(chosen.contains(whole.users, whole.items))
     if setting.of_pool and start is None:  # the authors' code begins within r|D| and projects onto r|pool|
         start = torch.full((n,), recorded / n)
     return Interactions(
@@ -212,6 +295,13 @@ def prepare(
         compensation=setting.compensation,
         start=start,
     )
+
+
+def _leaning(chosen: Tensor) -> Tensor:
+    """Probabilities ``[n]`` that lean to the rows chosen, bool ``[n]``; their sum is the number of these."""
+    count = int(chosen.sum())
+    rest = (1 - _SURE) * count / max(1, len(chosen) - count)
+    return torch.where(chosen, _SURE, rest)
 
 
 # --- the method

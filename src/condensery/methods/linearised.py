@@ -237,7 +237,7 @@ class Linearised:
             leaf = x[part].detach().requires_grad_()
             with torch.enable_grad():
                 theta = self.tangent.theta.detach().requires_grad_()
-                value = self.tangent.f(theta, leaf)
+                value = self.tangent.value(theta, leaf)
                 cotangents = [alpha[part], *(c[part] for _, c in pairs)]
                 first, *rest = [torch.autograd.grad(value, theta, c, create_graph=True)[0] for c in cotangents]
                 forms = [first @ a - other @ u for (a, _), other in zip(pairs, rest, strict=True)]
@@ -514,6 +514,31 @@ class Implicit:
         slope, *rest = torch.autograd.grad(value, [leaf, *learned])
         return value.detach(), slope, rest
 
+    def _outer_slope(self, tangent: Tangent, u: Tensor | None, real: Batch) -> tuple[Tensor, list[Tensor], Tensor]:
+        """The outer loss of a tangent model at u on a real batch, its gradients in what it learns, and J(real)^T r.
+
+        The loss is a mean over examples, so it is taken on the pieces that go through the network together.
+
+        Args:
+            tangent: The model.
+            u: ``[p]``, or ``None`` for the network itself.
+            real: Real examples.
+
+        Returns:
+            The loss, the gradients, and J(real)^T r ``[p]`` for r the loss's gradient in the predictions.
+        """
+        parts = []
+
+        def slope(predictions: Tensor, index: Tensor) -> Tensor:
+            value, r, learned = self._judged(predictions, real.y[index])
+            share = len(index) / len(real.y)
+            parts.append([share * t for t in (value, *learned)])
+            return share * r
+
+        q = tangent.through(u, real.x, slope)
+        value, *learned = (torch.stack(terms).sum(0) for terms in zip(*parts, strict=True))
+        return value, learned, q
+
     def _note(self, inner: Solution | None, inverse: Solution) -> None:
         """What a run's log says about the two solves."""
         self.figures = {"inverse_residual": inverse.residuals[-1]}
@@ -561,9 +586,8 @@ class Convexified(Implicit):
         first = solver.run(self._inner_rate, solver.inner_steps, inner, inner.right)
         alpha = inner.alpha(first.x)
         u = first.x + inner.lifted(alpha)
-        value, r, learned = self._judged(model.tangent.predict(u, task.real.x), task.real.y)
-        g = q = model.tangent.pull_value(r, task.real.x)
-        pairs = []
+        value, learned, q = self._outer_slope(model.tangent, u, task.real)
+        g, pairs = q, []
         if model.head is not None:
             pairs = [_direct(inner, model.weights(q, task.y.shape[1]))]
             g = model.body(q - inner.at.pull(pairs[0].c))
@@ -581,16 +605,15 @@ class Convexified(Implicit):
         """The dual problem, its hypergradient, and of that the direct part where it is needed."""
         ridge = TangentRidge(model.tangent, solver.solve, precondition_by=model.features)
         fit = ridge.fit(task.x, task.y, task.lam)
-        value, r, learned = self._judged(ridge.predict(fit, task.real.x), task.real.y)
-        pulled = ridge.pullback(fit, task.real.x, r, only=task.only)
-        self._note(fit.solution, pulled.solution)
-        total = [_factor(task) * pulled.x, pulled.y]
-        direct = [torch.zeros_like(t) for t in total]
+        value, learned, q = self._outer_slope(model.tangent, fit.u, task.real)
+        v = ridge.adjoint(fit, q)
+        self._note(fit.solution, v)
+        pairs = [Pair(q - fit.matrix.at.pull(v.x), v.x)]
         if self._split and model.head is not None:
-            with torch.no_grad():
-                s = model.features(task.real.x).T @ r
-            pair = _direct(Inner(model, task.x, task.y, task.lam), s)
-            (direct,) = _gradients(task, model, fit.alpha, fit.u, [pair])
+            inner = Inner(model, task.x, task.y, task.lam)
+            pairs.append(_direct(inner, model.weights(q, task.y.shape[1])))
+        total, *rest = _gradients(task, model, fit.alpha, fit.u, pairs)
+        direct = rest[0] if rest else [torch.zeros_like(t) for t in total]
         return Found(value, learned, direct, [a - b for a, b in zip(total, direct, strict=True)])
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from condensery.bilevel import Hessian, Tangent
+from condensery.bilevel import Hessian
 from condensery.kernels import net_tangent
+from condensery.lean import Lean
 from condensery.methods.linearised import Descent, Found, Implicit, Task
 from condensery.methods.regression import OuterLoss, Squared
 from condensery.net import Net
@@ -65,8 +66,7 @@ class VIG(Implicit):
         if solver.inner_steps:
             theta = self._inner_rate.run(lambda rate: problem.descend(task.theta, solver.inner_steps, rate))
         tangent = net_tangent(self.net, theta, task.x, centred=False)
-        value, r, learned = self._judged(_outputs(tangent, task.real.x), task.real.y)
-        g = tangent.pull_value(r, task.real.x)
+        value, learned, g = self._outer_slope(tangent, None, task.real)
         everything = problem.hessians(theta, None)
         shift = problem.scale * task.lam * (1 + self.damping)
         second = solver.run(
@@ -91,7 +91,8 @@ class _Problem:
 
     def loss(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """The first term."""
-        return self.scale * 0.5 * (y - self.net(theta, x)).square().sum()
+        with Lean():
+            return self.scale * 0.5 * (y - self.net(theta, x)).square().sum()
 
     def hessians(self, theta: Tensor, only: Tensor | None) -> list[tuple[Hessian, Tensor]]:
         """The first term's Hessian in theta in pieces, each with the examples it is of: all, or only some."""
@@ -120,9 +121,3 @@ class _Problem:
                 loss = self.loss(leaf, x, y)
             value, g = value + loss.detach(), g + torch.autograd.grad(loss, leaf)[0]
         return value, g
-
-
-@torch.no_grad()
-def _outputs(tangent: Tangent, x: Tensor) -> Tensor:
-    """The network's outputs ``[m, C]`` in pieces."""
-    return torch.cat([tangent.f(tangent.theta, part) for part in tangent.pieces(x)])

@@ -20,6 +20,7 @@ from condensery.nets.layers import (
     Parametrisation,
     Pooling,
 )
+from condensery.nets.pooled import POOLED
 from condensery.nets.recommender import MF, LightGCN, Recommender
 from condensery.nets.vision import (
     MLP,
@@ -39,6 +40,7 @@ __all__ = [
     "GRAPH",
     "MF",
     "MLP",
+    "POOLED",
     "VGG11",
     "VISION",
     "Activation",
@@ -112,7 +114,7 @@ def build(config: Mapping[str, Any]) -> nn.Module:
         >>> net.config["depth"]
         2
     """
-    name, known = config.get("net"), {**VISION, **GRAPH}
+    name, known = config.get("net"), {**VISION, **GRAPH, **POOLED}
     if name not in known:
         raise ValueError(f"config['net'] must be one of {', '.join(known)}, got {name!r}.")
     arguments = {key: value for key, value in config.items() if key != "net"}

@@ -8,16 +8,13 @@ come from.
 from __future__ import annotations
 
 import dataclasses
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatch
 from importlib import import_module
-from importlib.resources import files
 from typing import Any
 
 from condensery import catalog
-from condensery.recipes import values
+from condensery.recipes import rules, values
 from condensery.recipes.values import (
     Augmentation,
     BetaRule,
@@ -211,25 +208,42 @@ class Evaluation:
             ValueError: If a value makes no sense.
         """
         fitting, augment = import_module("condensery.fitting"), import_module("condensery.data.augment")
-        optimizers = {
-            "sgd": lambda: fitting.Sgd(self.lr, self.momentum, self.weight_decay),
-            "adam": lambda: fitting.Adam(self.lr, weight_decay=self.weight_decay),
-        }
-        schedules = {
-            "constant": fitting.Constant,
-            "drop": lambda: fitting.Drop(at=self.drop_at, by=self.drop_by),
-            "warmup-cosine": lambda: fitting.WarmupCosine(self.warmup, self.final),
-        }
-        losses = {"cross-entropy": fitting.CrossEntropy, "squared-error": fitting.SquaredError}
         return fitting.Recipe(
             epochs=self.epochs,
             steps=self.steps,
             batch_size=self.batch_size,
-            optimizer=optimizers[self.optimizer](),
-            schedule=schedules[self.schedule](),
-            loss=losses[self.loss](),
             augment=_augment(augment, self.augment),
+            **parts_of(self),
         )
+
+
+def parts_of(training: Any) -> dict[str, Any]:
+    """The optimizer, the schedule and the loss of a training in plain words.
+
+    Args:
+        training: An `Evaluation`, or another dataclass with those words and numbers; what it lacks is the default.
+    """
+    fitting = import_module("condensery.fitting")
+    word = Evaluation()
+
+    def of(name: str) -> Any:
+        return getattr(training, name, getattr(word, name))
+
+    optimizers = {
+        "sgd": lambda: fitting.Sgd(of("lr"), of("momentum"), of("weight_decay")),
+        "adam": lambda: fitting.Adam(of("lr"), weight_decay=of("weight_decay")),
+    }
+    schedules = {
+        "constant": fitting.Constant,
+        "drop": lambda: fitting.Drop(at=of("drop_at"), by=of("drop_by")),
+        "warmup-cosine": lambda: fitting.WarmupCosine(of("warmup"), of("final")),
+    }
+    losses = {"cross-entropy": fitting.CrossEntropy, "squared-error": fitting.SquaredError}
+    return {
+        "optimizer": optimizers[of("optimizer")](),
+        "schedule": schedules[of("schedule")](),
+        "loss": losses[of("loss")](),
+    }
 
 
 @dataclass(frozen=True)
@@ -334,13 +348,14 @@ def load(
         *(v for k, v in map(values.split, overrides) if k == "net.norm"),
     ]
     norm = norms[-1].lower()
-    rules = [rule for rule in file["rule"] if _applies(rule, dataset, mean, norm)]
-    for rule in rules:
+    applied = [rule for rule in file["rule"] if _applies(rule, dataset, mean, norm)]
+    for rule in applied:
         draft.lay(rule)
     draft.switch_network()
     for assignment in overrides:
         draft.set(*values.split(assignment))
-    origin = [_headline(file, dataset, mean), *(str(rule["name"]) for rule in rules[1:])]
+    headline = rules.headline(file, dataset, mean, "per class")
+    origin = [headline, *(str(rule["name"]) for rule in applied[1:])]
     origin += [f"set by hand: {', '.join(draft.by_hand)}"] if draft.by_hand else []
     return draft.plan(dataset, per_class, mean, tuple(origin))
 
@@ -523,13 +538,7 @@ class _Draft:
 
     def _fill_defaults(self) -> None:
         """Write down what no rule names: the class's own defaults."""
-        for f in dataclasses.fields(_options_class(self.method)):
-            if f.name not in self.option_kinds or f.name in self.options:
-                continue
-            if f.default is not dataclasses.MISSING:
-                self.options[f.name] = values.word_of(f.default, str(f.type))
-            elif f.default_factory is not dataclasses.MISSING:
-                self.options[f.name] = values.word_of(f.default_factory(), str(f.type))
+        self.options = {**values.field_defaults(_options_class(self.method), self.option_kinds), **self.options}
 
     def _fill_loops(self, mean: int) -> None:
         """Write down the loops of gradient matching that the number of images per class decides."""
@@ -573,44 +582,17 @@ def _network_kinds(name: str) -> dict[str, str]:
     return values.arguments_of(vision[catalog.network_name(name)])
 
 
-def _read(name: str) -> dict[str, Any]:
-    """A recipe file, its own keys checked, after the rules of the one that it extends."""
-    file = tomllib.loads(files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8"))
-    _check_keys(name, file, ("source", "extends", "published", "rule"))
-    for rule in file["rule"]:
-        _check_keys(name, rule, ("name", *_CONDITIONS, *_SECTIONS))
-    return {**file, "rule": [*_read(file["extends"])["rule"], *file["rule"]]} if "extends" in file else file
-
-
 _CONDITIONS = ("datasets", "min_per_class", "max_per_class", "norms")
 _SECTIONS = ("run", "method", "network", "evaluation", "experts")
 
 
-def _check_keys(name: str, table: Mapping[str, Any], allowed: Iterable[str]) -> None:
-    unknown = sorted(set(table) - set(allowed))
-    if unknown:
-        raise ValueError(f"recipes/{name}.toml has an unknown key {unknown[0]!r}; it may hold {', '.join(allowed)}.")
+def _read(name: str) -> dict[str, Any]:
+    return rules.read(name, conditions=_CONDITIONS, sections=_SECTIONS)
 
 
 def _applies(rule: Mapping[str, Any], dataset: str, per_class: int, norm: str) -> bool:
-    patterns = rule.get("datasets", ["*"])
     right_number = rule.get("min_per_class", 1) <= per_class <= rule.get("max_per_class", per_class)
-    return any(fnmatch(dataset, p) for p in patterns) and right_number and norm in rule.get("norms", [norm])
-
-
-def _headline(file: Mapping[str, Any], dataset: str, per_class: int) -> str:
-    """Whether these are the published values for exactly this case."""
-    published = file.get("published", {})
-    if dataset not in published:
-        return "defaults: nothing is published for this data set" if dataset else "defaults"
-    reported = published[dataset]
-    if not reported:
-        return f"settings of this library for {dataset}"
-    if per_class in reported:
-        return f"published settings for {dataset} at {per_class} per class"
-    numbers = ", ".join(map(str, reported))
-    carried = f"carried over to {per_class} per class (published for {numbers})"
-    return f"published settings for {dataset}, {carried}"
+    return rules.for_dataset(rule, dataset) and right_number and norm in rule.get("norms", [norm])
 
 
 def _augment(module: Any, word: str | None) -> Any:

@@ -6,17 +6,13 @@ sections differ, because a log has no classes and no network to match.
 
 from __future__ import annotations
 
-import dataclasses
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from fnmatch import fnmatch
 from importlib import import_module
-from importlib.resources import files
 from typing import Any
 
 from condensery import catalog
-from condensery.recipes import values
+from condensery.recipes import rules, values
 from condensery.recipes.values import (
     EstimatorName,
     Keep,
@@ -235,12 +231,29 @@ class SvpOptions:
             raise ValueError(f"negatives is {self.negatives} and passes {self.passes}; give 1 or more.")
 
 
+@dataclass(frozen=True)
+class ProxyBestOptions:
+    """What a proxy thinks best.
+
+    Attributes:
+        unseen: Share of the budget for items that a user does not have.
+    """
+
+    unseen: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.unseen <= 1:
+            raise ValueError(f"unseen is {self.unseen:g}; give a share between 0 and 1.")
+
+
 _OPTIONS: dict[str, type] = {
     "dconrec": DConRecOptions,
     "random": RandomOptions,
     "majority": MajorityOptions,
     "svp": SvpOptions,
+    "proxy-best": ProxyBestOptions,
 }
+_SHARED = ("random", "majority", "svp")  # selections whose recipe is that of all logs
 _PREFIXES = {
     "method": "",
     "run": "",
@@ -302,8 +315,10 @@ class LogPlan:
 
     @property
     def needs_proxy(self) -> bool:
-        """Whether a proxy is trained before the run."""
-        return bool(self.pool and self.pool["pseudo"])
+        """Whether a proxy is trained to its end before the run or the selection."""
+        if not self.pool:
+            return self.method == "proxy-best"
+        return bool(self.pool["pseudo"]) or self.pool["begin"] == "proxy"
 
     def with_budget(self, budget: float) -> LogPlan:
         """The same plan with a share of the steps, at least one.
@@ -339,29 +354,31 @@ def load(method: str, dataset: str, ratio: float, *, overrides: Sequence[str] = 
     entry = catalog.log_entry(method)
     if not 0 < ratio <= 1:
         raise ValueError(f"The ratio is {ratio:g}; give a share of the log above 0 and at most 1, such as 0.25.")
-    kinds = _kinds(entry.name)
+    sheet = _sheet(entry.name)
     settings = [values.split(o) for o in overrides]
-    read = {_section(entry.name, name, kinds): value for name, value in settings}
-    chosen = {section: dict[str, Value]() for section in kinds}
+    read = {sheet.place(name): value for name, value in settings}
     estimator = read.get(("method", "estimator"), DConRecOptions.estimator)
     estimator = str(values.read(estimator, "EstimatorName", "estimator"))
     origin: list[str] = []
-    for rule in _read("logs" if entry.name in catalog.LOG_CORESETS else entry.name)["rule"]:
-        if not _applies(rule, dataset, estimator):
-            continue
-        changes = _lay(entry.name, rule, kinds, chosen)
-        origin += [rule["name"]] if changes else []
-    for (section, name), value in read.items():
-        chosen[section][name] = values.read(value, kinds[section][name], _PREFIXES[section] + name)
-    if "estimator" in kinds["method"]:
-        chosen["method"]["estimator"] = estimator
+    for rule in _read("logs" if entry.name in _SHARED else entry.name)["rule"]:
+        # The shared recipe has more to say of a proxy than a selection takes.
+        if _applies(rule, dataset, estimator) and sheet.lay(rule, ignored=("proxy",)):
+            origin.append(rule["name"])
+    for name, value in settings:
+        sheet.set(name, value)
+    if "estimator" in sheet.kinds["method"]:
+        sheet.values["method"]["estimator"] = estimator
     origin += [f"by hand: {', '.join(f'{name}={value}' for name, value in settings)}"] if settings else []
-    return _plan(entry.name, dataset, ratio, chosen, tuple(dict.fromkeys(origin)))
+    return _plan(entry.name, dataset, ratio, sheet.values, tuple(dict.fromkeys(origin)))
+
+
+def _sheet(method: str) -> rules.Sheet:
+    return rules.Sheet(method, _kinds(method), _PREFIXES)
 
 
 def names(method: str) -> list[str]:
     """Every name that ``--set`` takes for a method."""
-    return [_PREFIXES[section] + name for section, kinds in _kinds(method).items() for name in kinds]
+    return _sheet(method).names
 
 
 def full_name(section: str, name: str) -> str:
@@ -406,41 +423,9 @@ def _kinds(method: str) -> dict[str, dict[str, str]]:
     kinds["data"] = values.fields_of(Reading)
     if method == "dconrec":
         kinds["inner"] = {name: training[name] for name in _INNER}
-    if method in catalog.LOG_METHODS or method == "svp":
+    if method in catalog.LOG_METHODS or method in ("svp", "proxy-best"):
         kinds["proxy"] = training if method != "svp" else {name: training[name] for name in _INNER if name != "epochs"}
     return {**kinds, "evaluation": training}
-
-
-def _section(method: str, name: str, kinds: Mapping[str, Mapping[str, str]]) -> tuple[str, str]:
-    """Where a setting belongs.
-
-    Raises:
-        ValueError: If there is none of that name.
-    """
-    for section, inside in kinds.items():
-        rest = name.removeprefix(_PREFIXES[section])
-        if rest in inside and name == _PREFIXES[section] + rest:
-            return section, rest
-    known = [_PREFIXES[section] + each for section, inside in kinds.items() for each in inside]
-    hint = catalog.did_you_mean(name, known)
-    raise ValueError(f"{method} has no setting {name!r}{hint}; it takes {', '.join(known)}.")
-
-
-def _lay(
-    method: str,
-    rule: Mapping[str, Any],
-    kinds: Mapping[str, Mapping[str, str]],
-    chosen: Mapping[str, dict[str, Value]],
-) -> bool:
-    """Lay a rule over what there is; whether it has anything for the method."""
-    sections = [section for section in kinds if section in rule]
-    for section in sections:
-        for name, value in rule[section].items():
-            if name in kinds[section]:
-                chosen[section][name] = values.read(value, kinds[section][name], f"{section}.{name}")
-            elif section != "proxy":  # the shared recipe has more to say of a proxy than a selection takes
-                raise ValueError(f"The recipe of {method} has an unknown name {section}.{name}.")
-    return bool(sections)
 
 
 def _plan(
@@ -452,8 +437,8 @@ def _plan(
     if "run" in chosen:
         more["run"] = LogStart(**chosen["run"])  # type: ignore[arg-type]
         setting = import_module("condensery.methods.dconrec").Setting
-        defaults = {f.name: values.plain(f.default) for f in dataclasses.fields(setting)}
-        more["pool"] = {**defaults, **chosen["pool"]}
+        kinds = values.fields_of(setting)
+        more["pool"] = {**values.field_defaults(setting, kinds), **chosen["pool"]}
         setting(**{k: v for k, v in more["pool"].items() if not isinstance(v, str)})  # for its checks
     for section in ("inner", "proxy"):
         if section in chosen:
@@ -471,8 +456,7 @@ def _options_with_defaults(method: str, given: Mapping[str, Value]) -> dict[str,
     """The options, with the class's own defaults where no rule names them."""
     cls = _OPTIONS.get(method) or catalog.LOG_METHODS[method].load()
     kinds = values.fields_of(cls, without=("train", "generator"))
-    found = {f.name: values.plain(f.default) for f in dataclasses.fields(cls) if f.name in kinds}
-    whole = {**found, **given}
+    whole = {**values.field_defaults(cls, kinds), **given}
     if method in _OPTIONS:
         cls(**whole)  # for its checks
     return whole
@@ -486,20 +470,8 @@ _CONDITIONS = ("datasets", "estimators")
 
 
 def _read(name: str) -> dict[str, Any]:
-    """A recipe file, its keys checked, after the rules of the one that it extends."""
-    file = tomllib.loads(files("condensery.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8"))
-    _check_keys(name, file, ("source", "extends", "rule"))
-    for rule in file["rule"]:
-        _check_keys(name, rule, ("name", *_CONDITIONS, *_PREFIXES))
-    return {**file, "rule": [*_read(file["extends"])["rule"], *file["rule"]]} if "extends" in file else file
-
-
-def _check_keys(name: str, table: Mapping[str, Any], allowed: Iterable[str]) -> None:
-    unknown = sorted(set(table) - set(allowed))
-    if unknown:
-        raise ValueError(f"recipes/{name}.toml has an unknown key {unknown[0]!r}; it may hold {', '.join(allowed)}.")
+    return rules.read(name, conditions=_CONDITIONS, sections=_PREFIXES)
 
 
 def _applies(rule: Mapping[str, Any], dataset: str, estimator: str) -> bool:
-    right_data = any(fnmatch(dataset, pattern) for pattern in rule.get("datasets", ["*"]))
-    return right_data and estimator in rule.get("estimators", [estimator])
+    return rules.for_dataset(rule, dataset) and estimator in rule.get("estimators", [estimator])

@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 Value = bool | int | float | str | None
 
@@ -35,6 +36,11 @@ Keep = str
 EstimatorName = str
 PenaltyName = str
 Level = str
+GraphInit = str
+StructureName = str
+CountName = str
+FeatureName = str
+NodeEmbedding = str
 
 AUGMENTATIONS: dict[str, tuple[str, str]] = {
     "dsa": ("DsaTrain", "natural"),
@@ -62,6 +68,44 @@ OBJECTS: dict[str, dict[str, str]] = {
 }
 """Words for an object that a method takes, by the kind of the setting: what in `methods` makes it."""
 
+FUNCTIONS: dict[str, dict[str, str]] = {
+    "Distance": {
+        "layerwise": "condensery.methods.matching:layerwise_distance",
+        "squared": "condensery.methods.gcond:squared_distance",
+        "cosine": "condensery.methods.gcond:cosine_distance",
+    },
+    "Match": {"means": "condensery.methods.gcdm:Match.MEANS", "pairs": "condensery.methods.gcdm:Match.PAIRS"},
+}
+"""Words for a function or member that a method takes, by the kind of the setting: where it is."""
+
+ALIASES: dict[str, str] = {"Sequence[int | None]": "Fanouts", "tuple[int, int] | None": "Turns | None"}
+"""Annotations that are no plain kind, and the kind that they are read as."""
+
+
+class _Listed(NamedTuple):
+    """A kind of several numbers in one text."""
+
+    form: re.Pattern[str]
+    words: str
+    read: Callable[[str], Any]
+    write: Callable[[Any], str]
+
+
+_LISTED: dict[str, _Listed] = {
+    "Fanouts": _Listed(
+        re.compile(r"([1-9]\d*|all)(,([1-9]\d*|all))*"),
+        "numbers or all, as 10,5",
+        lambda text: tuple(None if part == "all" else int(part) for part in text.split(",")),
+        lambda value: ",".join("all" if part is None else str(part) for part in value),
+    ),
+    "Turns": _Listed(
+        re.compile(r"\d+/\d+"),
+        "two numbers as 10/50",
+        lambda text: tuple(int(part) for part in text.split("/")),
+        lambda value: "/".join(map(str, value)),
+    ),
+}
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "Init": ("real", "noise", "herding", "k-center", "k-means", "facility-location", "correct"),
     "Whitening": ("none", "zca", "zca-trace"),
@@ -70,7 +114,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "SiameseName": tuple(SIAMESE),
     "torch.dtype": tuple(PRECISIONS),
     "PrecisionName": tuple(PRECISIONS),
-    **{kind: tuple(words) for kind, words in OBJECTS.items()},
+    **{kind: tuple(words) for kind, words in {**OBJECTS, **FUNCTIONS}.items()},
     "ExpertOptimizer": ("sgd", "sam", "gsam", "asam"),
     "Layout": ("full", "half", "convexified"),
     "BetaRule": ("mct", "decreasing", "projected", "uniform"),
@@ -86,7 +130,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "PenaltyName": ("squares", "norms"),
     "TailOf": ("train", "pool"),
     "Compensation": ("counted", "added", "repeated"),
+    "Begin": ("even", "proxy"),
     "Level": ("interaction", "user"),
+    "GraphInit": ("random", "herding", "k-center", "degree", "pagerank"),
+    "StructureName": ("pairwise", "identity", "free"),
+    "CountName": ("largest-remainder", "authors"),
+    "FeatureName": ("auto", "as-given", "row-normalised", "standardised"),
+    "NodeEmbedding": ("trained-net", "features"),
 }
 """Kinds that take one of a few words."""
 
@@ -97,7 +147,11 @@ _PLAIN = {
     "str": "text",
     "None": "none",
 }
-_NETWORK_WORDS = ("Norm", "Activation", "Pooling", "Parametrisation")
+_NETWORK_WORDS = {
+    **dict.fromkeys(("Norm", "Activation", "Pooling", "Parametrisation"), "condensery.nets.layers"),
+    **dict.fromkeys(("Start", "Aggregation", "Reach"), "condensery.nets.graph"),
+    "Diffusion": "condensery.nets.filters",
+}
 
 
 def read(value: object, kind: str, name: str) -> Value:
@@ -129,7 +183,7 @@ def alternatives(kind: str) -> list[str]:
 
 def known(kind: str) -> bool:
     """Whether every part of an annotation can be read from text."""
-    return all(part in _PLAIN or _words(part) is not None for part in alternatives(kind))
+    return all(part in _PLAIN or part in _LISTED or _words(part) is not None for part in alternatives(kind))
 
 
 def describe(kind: str) -> str:
@@ -142,7 +196,8 @@ def describe(kind: str) -> str:
     parts: list[str] = []
     for part in alternatives(kind):
         words = _words(part)
-        parts += [_PLAIN[part]] if words is None else list(words)
+        one = _LISTED[part].words if part in _LISTED else _PLAIN.get(part, "")
+        parts += [one] if words is None else list(words)
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} or {parts[-1]}"
 
 
@@ -153,21 +208,36 @@ def fields_of(cls: type, *, without: tuple[str, ...] = ()) -> dict[str, str]:
         cls: The dataclass, whose module must use ``from __future__ import annotations``.
         without: Fields that are not settings.
     """
-    return {
-        f.name: str(f.type) for f in dataclasses.fields(cls) if f.init and f.name not in without and known(str(f.type))
-    }
+    kinds = {f.name: kind_of(f.type) for f in dataclasses.fields(cls) if f.init and f.name not in without}
+    return {name: kind for name, kind in kinds.items() if known(kind)}
 
 
-def arguments_of(network: type) -> dict[str, str]:
-    """The settings of a network class and their kinds: its arguments but those that the data give."""
-    parameters = inspect.signature(network).parameters.values()
-    given = ("channels", "classes", "size")
+def kind_of(annotation: Any) -> str:
+    """The kind of a setting from its annotation.
+
+    Example:
+        >>> kind_of("int | None"), kind_of("tuple[int, int] | None")
+        ('int | None', 'Turns | None')
+    """
+    return ALIASES.get(str(annotation), str(annotation))
+
+
+def arguments_of(
+    function: Callable[..., Any], given: tuple[str, ...] = ("channels", "classes", "size", "features")
+) -> dict[str, str]:
+    """The settings of a network class or a function and their kinds.
+
+    Args:
+        function: The class or function, whose module must use ``from __future__ import annotations``.
+        given: Arguments that are no settings; by default those of a network that the data give.
+    """
+    parameters = inspect.signature(function).parameters.values()
     return {p.name: str(p.annotation) for p in parameters if p.name not in given and known(str(p.annotation))}
 
 
-def defaults_of(network: type) -> dict[str, Value]:
-    """The defaults of a network class's settings."""
-    parameters = inspect.signature(network).parameters.values()
+def defaults_of(function: Callable[..., Any]) -> dict[str, Value]:
+    """The defaults of a network class's or a function's settings."""
+    parameters = inspect.signature(function).parameters.values()
     return {p.name: plain(p.default) for p in parameters if p.default is not inspect.Parameter.empty}
 
 
@@ -184,6 +254,11 @@ def word_of(value: Any, kind: str) -> Value:
     Raises:
         ValueError: If no word makes it: a class whose default cannot be typed.
     """
+    listed_as = [part for part in alternatives(kind) if part in _LISTED]
+    if listed_as and value is not None:
+        return _LISTED[listed_as[0]].write(value)
+    for words in (FUNCTIONS[part] for part in alternatives(kind) if part in FUNCTIONS):
+        return next(word for word, home in words.items() if _at(home) is value)
     found = [OBJECTS[part] for part in alternatives(kind) if part in OBJECTS]
     if not found or value is None:
         return plain(value)
@@ -192,6 +267,46 @@ def word_of(value: Any, kind: str) -> Value:
         if attrgetter(path)(home)() == value:
             return word
     raise ValueError(f"No word stands for {value!r}; add one to OBJECTS for {kind}.")
+
+
+def object_of(word: Value, kind: str) -> Any:
+    """What a word of `FUNCTIONS`, or several numbers in a text, stand for; other values as they are.
+
+    Example:
+        >>> object_of("10,all", "Fanouts"), object_of("10/50", "Turns | None"), object_of(3, "int")
+        ((10, None), (10, 50), 3)
+    """
+    if not isinstance(word, str):
+        return word
+    for part in alternatives(kind):
+        if part in _LISTED:
+            return _LISTED[part].read(word)
+        if part in FUNCTIONS:
+            return _at(FUNCTIONS[part][word])
+    return word
+
+
+def _at(home: str) -> Any:
+    module, _, name = home.partition(":")
+    return attrgetter(name)(import_module(module))
+
+
+def field_defaults(cls: type, kinds: Mapping[str, str]) -> dict[str, Value]:
+    """The defaults of a dataclass's settings as text gives them; fields without one are left out.
+
+    Args:
+        cls: The dataclass.
+        kinds: The kinds of those settings.
+    """
+    found: dict[str, Value] = {}
+    for f in dataclasses.fields(cls):
+        if f.name not in kinds:
+            continue
+        if f.default is not dataclasses.MISSING:
+            found[f.name] = word_of(f.default, kinds[f.name])
+        elif f.default_factory is not dataclasses.MISSING:
+            found[f.name] = word_of(f.default_factory(), kinds[f.name])
+    return found
 
 
 def said(value: Value) -> str:
@@ -255,6 +370,9 @@ def _from_text(text: str, kind: str) -> object:
         return None if text.lower() in ("none", "null") else _NO
     if kind == "str":
         return text
+    if kind in _LISTED:
+        plain_text = text.lower().replace(" ", "")
+        return plain_text if _LISTED[kind].form.fullmatch(plain_text) else _NO
     try:
         number = int(text) if kind == "int" else float(text)
     except ValueError:
@@ -265,6 +383,6 @@ def _from_text(text: str, kind: str) -> object:
 def _words(kind: str) -> tuple[str, ...] | None:
     """The words that a kind takes, or ``None`` for a kind that is not of words."""
     if kind in _NETWORK_WORDS:
-        members = getattr(import_module("condensery.nets.layers"), kind)
+        members = getattr(import_module(_NETWORK_WORDS[kind]), kind)
         return tuple(str(member.value) for member in members)
     return CHOICES.get(kind)

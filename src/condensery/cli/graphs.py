@@ -1,0 +1,691 @@
+"""Graphs on the command line: what `condense`, `select`, `evaluate`, `compare` and others do for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from condensery import catalog
+from condensery.catalog import GRAPH_CORESETS
+from condensery.cli import cells
+from condensery.cli.console import Interrupted, again, duration, emit, note, progress, say, show
+from condensery.cli.console import size as bytes_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from torch import nn
+
+    from condensery.data.graphs import GraphData
+    from condensery.evaluate.score import Row
+    from condensery.graph_artifact import GraphArtifact
+    from condensery.graph_runs import GraphSource
+    from condensery.node_fitting import NodeRecipe
+    from condensery.recipes.graphs import GraphPlan
+    from condensery.runs import Folder, Watch
+
+RATIO = 0.25
+"""Share of the training nodes where no size is asked for."""
+
+
+# --- condense and select
+# --------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many nodes: a number, or a share of the training nodes; a quarter of them by default."""
+
+    nodes: int | None = None
+    ratio: float | None = None
+
+    def to_plan(self) -> dict[str, Any]:
+        """As a plan is loaded with.
+
+        Raises:
+            ValueError: If both are given.
+        """
+        if self.nodes is not None and self.ratio is not None:
+            raise ValueError("--nodes and --ratio say the same thing; give one of them.")
+        nothing = self.nodes is None and self.ratio is None
+        return {"nodes": self.nodes, "ratio": RATIO if nothing else self.ratio}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of a run.
+
+    Attributes:
+        data: The graph as typed.
+        method: The method or selection.
+        size: How many nodes.
+        overrides: Settings.
+        root: Folder of a named graph.
+        seed: Of everything random but the split.
+        device: Where to compute.
+        out: The folder, or ``None`` for the default one.
+    """
+
+    data: str
+    method: str
+    size: Size
+    overrides: tuple[str, ...] = ()
+    root: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    out: Path | None = None
+
+    def plan(self) -> GraphPlan:
+        """Its settings."""
+        from condensery.recipes import graphs
+
+        return graphs.load(self.method, _name(self.data), **self.size.to_plan(), overrides=self.overrides)
+
+    def source(self, plan: GraphPlan) -> GraphSource:
+        """Its data."""
+        from condensery.graph_runs import GraphSource
+
+        return GraphSource(self.data, self.root, plan.data)
+
+
+def network_settings(net: str | None, width: int | None) -> list[str]:
+    """``--net`` and ``--width`` as settings of the network to condense with."""
+    given = {"net.net": net, "net.width": width}
+    return [f"{name}={value}" for name, value in given.items() if value is not None]
+
+
+def condense(asked: Asked, *, budget: float, watch: Watch, resume: bool, as_json: bool) -> None:
+    """``condensery condense`` for a graph.
+
+    Args:
+        asked: What is wanted.
+        budget: Share of the recipe's steps.
+        watch: What is kept and looked at on the way.
+        resume: Whether to go on with the run that is there.
+        as_json: Whether the result is printed as JSON.
+    """
+    from condensery import runs
+
+    if asked.method.lower() in GRAPH_CORESETS:
+        raise ValueError(f"{asked.method} chooses real nodes; use: condensery select DATA --coreset {asked.method}.")
+    whole = asked.plan()
+    plan = whole.with_budget(budget)
+    _announce(whole, plan)
+    folder = runs.Folder(asked.out or _default_folder(plan, asked))
+    report(condense_into(folder, plan, asked, watch=watch, resume=resume), folder, as_json=as_json)
+
+
+def select(asked: Asked, *, as_json: bool) -> None:
+    """``condensery select`` for a graph."""
+    from condensery import runs
+
+    plan = asked.plan()
+    folder = runs.Folder(asked.out or _default_folder(plan, asked))
+    if folder.settings.is_file():
+        raise ValueError(f"{folder.path} holds a set already; choose another --out.")
+    report(select_into(folder, plan, asked), folder, as_json=as_json)
+
+
+def condense_into(folder: Folder, plan: GraphPlan, asked: Asked, *, watch: Watch, resume: bool) -> GraphArtifact:
+    """Do a run in a folder, or what is left of it, with a progress bar."""
+    from condensery import graph_runs
+
+    source = asked.source(plan)
+    data = open_graph(source, asked.device)
+    run = graph_runs.build(plan, data, seed=asked.seed)
+    folder.claim(graph_runs.settings(plan, source, data, seed=asked.seed), resume=resume)
+    if folder.finished:
+        note(f"{folder.path} is finished already; nothing is left to do.")
+        return load(folder.artifact)
+    try:
+        with progress(plan.steps, "steps", "starting") as bar:
+            for done in graph_runs.advance(run, folder, watch):
+                loss = "" if done.loss is None else f"loss {done.loss:.4g}"
+                seen = "" if done.validation is None else f"  validation {100 * done.validation:.1f} %"
+                bar.at(done.step, loss + seen)
+        return graph_runs.finish(run, folder, source)
+    except KeyboardInterrupt:
+        raise Interrupted(f"go on with: {again('--resume')}") from None
+
+
+def select_into(folder: Folder, plan: GraphPlan, asked: Asked) -> GraphArtifact:
+    """Select nodes and write them into a folder."""
+    from condensery import graph_runs
+    from condensery.cli.console import notes
+
+    source = asked.source(plan)
+    data = open_graph(source, asked.device)
+    with notes().status(f"{plan.title}: choosing among {len(data.train)} training nodes"):
+        artifact = graph_runs.select(plan, data, source, seed=asked.seed)
+    folder.claim(graph_runs.settings(plan, source, data, seed=asked.seed), resume=True)
+    artifact.save(folder.artifact)
+    return artifact
+
+
+def load(path: Path) -> GraphArtifact:
+    """A condensed graph from a file or a run's folder."""
+    from condensery.graph_artifact import GraphArtifact
+
+    return GraphArtifact.load(_file(path))
+
+
+def open_graph(source: GraphSource, device: str, fit: Any = None) -> GraphData:
+    """The graph, with what was cleaned in it said."""
+    from condensery import graph_runs, runs
+    from condensery.cli.console import notes
+
+    with notes().status(f"reading {source.spec}"):
+        data = graph_runs.open_graph(source, fit=fit, device=runs.pick_device(device))
+    for sentence in data.notes:
+        note(sentence)
+    return data
+
+
+def report(artifact: GraphArtifact, folder: Folder, *, as_json: bool) -> None:
+    """Say what was made and where it is."""
+    how, spent = artifact.provenance, artifact.spent
+    if as_json:
+        files = {"folder": folder.path, "artifact": folder.artifact, "log": folder.log}
+        paths = {key: str(path) for key, path in files.items() if path.exists()}
+        facts = {key: how.get(key) for key in ("steps", "seconds", "loss", "budget", "recipe")}
+        named = {"method": artifact.method, "dataset": artifact.dataset, "per_class": artifact.per_class}
+        emit({**named, **facts, "seed": artifact.seed, "spent": spent, **paths})
+        return
+    steps = f"{how['steps']} steps, " if how.get("steps") else ""
+    say(f"{artifact.method} on {artifact.dataset}: {_size(artifact)}, {steps}{duration(how.get('seconds', 0.0))}")
+    say(f"  graph    {folder.artifact}")
+    if folder.log.is_file():
+        say(f"  log      {folder.log}")
+    say(f"  next     condensery evaluate {folder.path}")
+
+
+def _announce(whole: GraphPlan, plan: GraphPlan) -> None:
+    note(f"{plan.title}: {'; '.join(plan.origin)}")
+    if plan.budget != 1.0:
+        note(f"budget {plan.budget:g}: {whole.steps} -> {plan.steps} steps")
+
+
+def _default_folder(plan: GraphPlan, asked: Asked) -> Path:
+    return Path("runs") / f"{asked.source(plan).short}-{plan.method}-{plan.size}-seed{asked.seed}"
+
+
+def _size(artifact: GraphArtifact) -> str:
+    spent, real = artifact.spent, artifact.real
+    training, every = (100 * spent[key] for key in ("share_of_training_nodes", "share_of_nodes"))
+    shares = f"{training:.3g} % of {real['train']:,} training nodes, {every:.3g} % of all {real['nodes']:,}"
+    return f"{spent['nodes']:,} nodes ({shares}), {spent['edges']:,} edges, {bytes_of(spent['bytes'])}"
+
+
+def _name(data: str) -> str:
+    return data.lower() if data.lower() in catalog.GRAPHS else data
+
+
+def _file(path: Path) -> Path:
+    return path / "artifact.safetensors" if path.is_dir() else path
+
+
+# --- evaluate
+# --------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How graphs are scored.
+
+    Attributes:
+        n: Networks for each row.
+        seed: Of the first.
+        full: Whether there is a row of the whole graph.
+        steps: Of each training, or ``None`` for the recipe's.
+        budget: Share of the recipe's steps.
+    """
+
+    n: int = 5
+    seed: int = 0
+    full: bool = True
+    steps: int | None = None
+    budget: float = 1.0
+
+    def recipe(self, recipe: NodeRecipe) -> NodeRecipe:
+        """A recipe with as many steps as wanted."""
+        from condensery.graph_runs import shortened
+
+        return shortened(recipe, steps=self.steps, budget=self.budget)
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a condensed graph is evaluated.
+
+    Attributes:
+        data: The graph as typed, or ``None`` for the one that it was made from.
+        root: Folder of a named graph.
+        device: Where to compute.
+    """
+
+    data: str | None
+    root: str | None
+    device: str
+
+
+def evaluate(path: Path, scoring: Scoring, where: Where, *, nets: str | None, save: bool, as_json: bool) -> None:
+    """``condensery evaluate`` for a condensed graph.
+
+    Args:
+        path: Its file or its run's folder.
+        scoring: How it is scored.
+        where: On which data and device.
+        nets: Networks, as `networks` reads them.
+        save: Whether the scores are written into the file too.
+        as_json: Whether they are printed as JSON.
+    """
+    from condensery import graph_runs
+    from condensery.evaluate.score import Scores
+
+    artifact = load(path)
+    data = open_graph(source_of(artifact, where.data, where.root), where.device, fit=lambda _: artifact.preprocessing)
+    graph_runs.check_fits(artifact, data)
+    modules = networks(nets, artifact)
+    recipe = scoring.recipe(artifact.training_recipe())
+    try:
+        rows = list(_rows(artifact, data, modules, recipe, scoring))
+    except KeyboardInterrupt:
+        raise Interrupted(f"nothing was left half-written; run again: {again()}") from None
+    scores = Scores(tuple(rows), data.name, graph_runs.FULL).to_json()
+    if save:
+        replace(artifact, scores=scores).save(_file(path))
+    if as_json:
+        emit({**scores, "artifact": str(path), "recipe": describe(recipe)})
+        return
+    show(table_of(scores))
+    say(f"All rows are trained alike: {describe(recipe)}. Random nodes are drawn anew for each network.")
+
+
+def _rows(
+    artifact: GraphArtifact, data: GraphData, modules: Sequence[nn.Module], recipe: NodeRecipe, scoring: Scoring
+) -> Iterator[Row]:
+    """Rows of the graph, of random nodes of the same number, and of the whole graph, for each network."""
+    from condensery import graph_runs
+    from condensery.node_fitting import Nodes
+
+    batch = artifact.batch(device=data.device)
+    parts: dict[str, Any] = {
+        artifact.method: Nodes(*batch),
+        graph_runs.RANDOM: graph_runs.random_nodes(data, artifact.per_class),
+    }
+    parts |= {graph_runs.FULL: Nodes.training(data)} if scoring.full else {}
+    with progress(len(modules) * len(parts) * scoring.n, "networks", "training") as bar:
+        for module in modules:
+            for name, part in parts.items():
+                yield _row(part, data, module, recipe, scoring, name, tell=lambda text: bar.add(1, text))
+
+
+def _row(
+    part: Any,
+    data: GraphData,
+    module: nn.Module,
+    recipe: NodeRecipe,
+    scoring: Scoring,
+    name: str,
+    *,
+    tell: Callable[[str], None],
+) -> Row:
+    """One row, a network at a time."""
+    from condensery import graph_runs
+    from condensery.evaluate.score import merged
+
+    done = []
+    for row in graph_runs.trained_on(part, data, module, recipe, name=name, n=scoring.n, seed=scoring.seed):
+        done.append(row)
+        tell(f"{name}, {type(module).__name__}: {100 * row.last.mean:.1f} %")
+    return merged(done)
+
+
+def source_of(artifact: GraphArtifact, spec: str | None, root: str | None) -> GraphSource:
+    """Where an artifact's graph is: as recorded, or elsewhere, read in the same way.
+
+    Raises:
+        ValueError: If it is neither recorded nor given.
+    """
+    from condensery.graph_runs import GraphSource
+    from condensery.recipes import graphs
+
+    recorded = artifact.provenance.get("data")
+    if not isinstance(recorded, Mapping) or not isinstance(recorded.get("spec"), str):
+        raise ValueError("The file does not say how its graph was read; condense the graph again.")
+    kept = recorded.get("root")
+    kept = kept if isinstance(kept, str) and Path(kept).is_dir() else None
+    return GraphSource(spec or recorded["spec"], root or (kept if spec is None else None), graphs.reading(recorded))
+
+
+def networks(names: str | None, artifact: GraphArtifact) -> list[nn.Module]:
+    """Graph networks by name, as ``GCN,SGC:hops=3``; default: the graph's own.
+
+    Raises:
+        ValueError: For one that there is not, or an argument that it does not take.
+    """
+    from condensery import nets
+    from condensery.cli.evaluate import build_networks
+
+    if names is None:
+        return [artifact.build_network()]
+    zoo = (nets.GRAPH, catalog.graph_network_name, ("features", "classes"))
+    return build_networks(names, artifact.network, *zoo)
+
+
+def table_of(scores: Mapping[str, Any], *, sizes: bool = False) -> Table:
+    """A table of scores for people."""
+    from rich.table import Table
+
+    table = Table(title=f"Test accuracy on {scores['dataset']}, %", title_justify="left")
+    headings = (*(["size"] if sizes else []), "trained on", "network", "last step", "step chosen\non validation")
+    for heading in (*headings, "share of\nfull graph", "nodes", "edges", "time"):
+        table.add_column(heading, justify="left" if heading in ("trained on", "network") else "right")
+    before: Any = None
+    for row in scores["rows"]:
+        group = row["asked"] if sizes else row["network"]
+        if before not in (None, group):
+            table.add_section()
+        before = group
+        table.add_row(
+            *([group] if sizes else []),
+            row["name"],
+            row["network"],
+            _accuracy(row["last"]),
+            _accuracy(row["chosen"]),
+            "" if row["recovery"] is None else f"{100 * row['recovery']:.1f} %",
+            f"{row['size']['nodes']:,.0f}",
+            f"{row['size']['edges']:,.0f}",
+            duration(row["seconds"]),
+        )
+    return table
+
+
+def describe(recipe: NodeRecipe) -> str:
+    """A recipe in a phrase."""
+    looks = "every step" if recipe.check_every == 1 else f"every {recipe.check_every} steps"
+    optimizer = f"{type(recipe.optimizer).__name__} {recipe.optimizer.lr:g}"
+    return f"{recipe.steps} steps, {optimizer}, a look at the validation nodes {looks}"
+
+
+def _accuracy(score: Mapping[str, Any]) -> str:
+    from condensery.evaluate.score import Score
+
+    return str(Score(tuple(score["values"])))
+
+
+# --- compare
+# --------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What all cells of a comparison share."""
+
+    asked: Asked
+    root: Path
+    budget: float
+    scoring: Scoring
+
+
+def compare(
+    asked: Asked, methods: str, sizes: Sequence[Size], scoring: Scoring, *, budget: float, as_json: bool
+) -> None:
+    """``condensery compare`` for a graph: methods x sizes, each cell in a folder of its own."""
+    from condensery.graph_runs import GraphSource
+    from condensery.recipes import graphs
+
+    names = [catalog.graph_entry(name.strip()).name for name in methods.split(",")]
+    suited = cells.applicable(names, asked.overrides, graphs.names)
+    short = GraphSource(asked.data).short
+    root = asked.out or Path("runs") / f"compare-{short}-seed{asked.seed}"
+    plans = [
+        graphs.load(method, _name(asked.data), **size.to_plan(), overrides=suited[method])
+        for size in sizes
+        for method in names
+    ]
+    try:
+        rows = with_recovery(list(_cells(plans, Comparison(asked, root, budget, scoring))))
+    except (KeyboardInterrupt, Interrupted):
+        raise Interrupted(f"finished cells are kept in {root}; go on with: {again()}") from None
+    plain = {"dataset": short, "folder": str(root), "rows": rows}
+    if as_json:
+        emit(plain)
+        return
+    show(table_of(plain, sizes=True))
+    recipe = describe(scoring.recipe(plans[0].evaluation.recipe()))
+    say(f"Graphs: {root}. Trained as: {recipe}. Random nodes are drawn anew for each network.")
+
+
+def sizes_of(nodes: str | None, ratios: str | None) -> list[Size]:
+    """The sizes of a comparison.
+
+    Raises:
+        ValueError: If a text is not a list of numbers, or both are given.
+    """
+    if nodes is not None and ratios is not None:
+        raise ValueError("--nodes and --ratio say the same thing; give one of them.")
+    try:
+        if nodes is not None:
+            return [Size(nodes=int(part)) for part in nodes.split(",")]
+        return [Size(ratio=float(part)) for part in (str(RATIO) if ratios is None else ratios).split(",")]
+    except ValueError:
+        text = f"--nodes takes whole numbers as 35,70, not {nodes!r}"
+        raise ValueError(
+            f"{text if nodes is not None else f'--ratio takes numbers as 0.25,0.5, not {ratios!r}'}."
+        ) from None
+
+
+def with_recovery(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with the share of the full graph's accuracy, at the last step, that each reaches."""
+    from condensery.graph_runs import FULL
+
+    full = {row["network"]: row["last"]["mean"] for row in rows if row["name"] == FULL}
+    keyed = [(row, full.get(row["network"])) for row in rows]
+    return [{**row, "recovery": row["last"]["mean"] / top if top else None} for row, top in keyed]
+
+
+def _cells(plans: list[GraphPlan], shared: Comparison) -> Iterator[dict[str, Any]]:
+    """The rows of all graphs, after each size that of random nodes, then the full graph's; for each way of training."""
+    from condensery import graph_runs
+    from condensery.node_fitting import Nodes
+
+    opened: dict[str, GraphData] = {}
+
+    def data_of(plan: GraphPlan) -> GraphData:
+        key = repr(plan.data)
+        if key not in opened:
+            opened[key] = open_graph(shared.asked.source(plan), shared.asked.device)
+        return opened[key]
+
+    for size in dict.fromkeys(plan.size for plan in plans):
+        group = [plan for plan in plans if plan.size == size]
+        for plan in group:
+            yield {**_cell(plan, shared, data_of), "asked": _asked(plan)}
+        for plan in {_way(plan): plan for plan in reversed(group)}.values():
+            if not any(p.method == graph_runs.RANDOM and _way(p) == _way(plan) for p in group):
+                data = data_of(plan)
+                counts = graph_runs.counts_of(replace(plan, run=None), data)
+                entry = _Entry(graph_runs.RANDOM, graph_runs.random_nodes(data, counts), {"random": size})
+                yield {**_scored(entry, plan, shared, data), "asked": _asked(plan)}
+    if shared.scoring.full:
+        for plan in {_way(plan): plan for plan in reversed(plans)}.values():
+            entry = _Entry(graph_runs.FULL, Nodes.training(data_of(plan)), {"full": True})
+            yield {**_scored(entry, plan, shared, data_of(plan)), "asked": "all"}
+
+
+def _way(plan: GraphPlan) -> str:
+    """How networks are trained under a plan, whatever the graph."""
+    plain = plan.to_json()
+    return json.dumps([plain[name] for name in ("test", "evaluation", "data")], sort_keys=True)
+
+
+def _asked(plan: GraphPlan) -> str:
+    return f"{100 * plan.ratio:g} %" if plan.ratio is not None else str(plan.nodes)
+
+
+def _cell(whole: GraphPlan, shared: Comparison, data_of: Callable[[GraphPlan], GraphData]) -> dict[str, Any]:
+    """One graph made and scored, or found finished."""
+    from condensery import graph_runs
+    from condensery.node_fitting import Nodes
+    from condensery.runs import Folder, Watch
+
+    plan = whole.with_budget(shared.budget)
+    folder = Folder(shared.root / f"{plan.method}-{plan.size}")
+    data = data_of(plan)
+    if plan.is_coreset:
+        settings = graph_runs.settings(plan, shared.asked.source(plan), data, seed=shared.asked.seed)
+        if folder.finished:
+            folder.claim(settings, resume=True)
+        artifact = load(folder.artifact) if folder.finished else select_into(folder, plan, shared.asked)
+    else:
+        _announce(whole, plan)
+        artifact = condense_into(folder, plan, shared.asked, watch=Watch(), resume=True)
+    part, key = Nodes(*artifact.batch(device=data.device)), {"artifact": cells.digest(folder.artifact.read_bytes())}
+    entry = _Entry(artifact.method, part, key, artifact.training_recipe(), folder.path)
+    return {**_scored(entry, plan, shared, data), "condensing_seconds": artifact.provenance["seconds"]}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a row is about.
+
+    Attributes:
+        name: For the table.
+        part: The nodes that train, or what draws them.
+        key: What tells it from others.
+        recipe: How networks are trained, or ``None`` for the plan's way.
+        folder: Where the row is kept, or ``None`` for a folder of its own.
+    """
+
+    name: str
+    part: Any
+    key: Mapping[str, Any]
+    recipe: NodeRecipe | None = None
+    folder: Path | None = None
+
+
+def _scored(entry: _Entry, plan: GraphPlan, shared: Comparison, data: GraphData) -> dict[str, Any]:
+    """A row computed, or found finished."""
+    from condensery import graph_runs, nets
+
+    scoring, module = shared.scoring, graph_runs.build_network(plan.test, data)
+    recipe = scoring.recipe(plan.evaluation.recipe() if entry.recipe is None else entry.recipe)
+    what = {**entry.key, "name": entry.name, "n": scoring.n, "seed": scoring.seed, "data": graph_runs.digest_of(data)}
+    what |= {"recipe": repr(recipe), "network": nets.describe(module)}
+    folder = entry.folder or shared.root / f"{entry.name.replace(' ', '-')}-{cells.digest(what)}"
+    found = cells.kept(folder / "scores.json", what)
+    if found is not None:
+        return found
+    with progress(scoring.n, "networks", entry.name) as bar:
+        row = _row(entry.part, data, module, recipe, scoring, entry.name, tell=lambda text: bar.add(1, text))
+    cells.keep(folder / "scores.json", what, row.to_json())
+    return row.to_json()
+
+
+# --- looking and exporting
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def export(path: Path, to: str, out: Path) -> None:
+    """``condensery export`` for a condensed graph.
+
+    Raises:
+        ValueError: For a format of images, or a file that exists.
+    """
+    artifact = load(path)
+    writers = {"npz": artifact.export_npz, "csv": artifact.export_csv}
+    if to not in writers:
+        raise ValueError(f"{path} holds a condensed graph, which {to} cannot; choose --to npz or csv.")
+    if out.exists():
+        raise ValueError(f"{out} exists already; choose another --out.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    written, spent = writers[to](out), artifact.spent
+    say(f"{written}: {spent['nodes']:,} nodes, {spent['edges']:,} edges")
+
+
+def draw(path: Path, out: Path) -> None:
+    """``condensery show`` for a condensed graph."""
+    from condensery import graph_pictures
+
+    artifact = load(path)
+    graph_pictures.save(artifact, out)
+    say(f"{out}: {artifact.spent['nodes']:,} nodes and {artifact.spent['edges']:,} edges, in order of their classes")
+
+
+def facts(artifact: GraphArtifact) -> dict[str, Any]:
+    """Everything but the tensors, as plain data."""
+    from condensery import configs
+
+    step = artifact.graph.step_size
+    return {
+        "method": artifact.method,
+        "dataset": artifact.dataset,
+        "classes": list(artifact.classes),
+        "per_class": artifact.per_class,
+        "features": artifact.graph.values.shape[1],
+        "spent": artifact.spent,
+        "real": dict(artifact.real),
+        "threshold": artifact.threshold,
+        "step_size": None if step is None else float(step.detach()),
+        "preprocessing": artifact.preprocessing.config(),
+        "network": dict(artifact.network),
+        "recipe": configs.to_config(artifact.recipe),
+        "options": dict(artifact.options),
+        "seed": artifact.seed,
+        "split": dict(artifact.split),
+        "indices": None if artifact.indices is None else artifact.indices.tolist(),
+        "scores": dict(artifact.scores),
+        "versions": dict(artifact.versions),
+        "provenance": dict(artifact.provenance),
+    }
+
+
+def lines(artifact: GraphArtifact) -> list[tuple[str, str]]:
+    """A condensed graph as people read it: names, and what there is to say of each."""
+    how, network, split = dict(artifact.provenance), dict(artifact.network), dict(artifact.split)
+    source, recipe, notes = how.pop("data", None), how.pop("recipe", ()), split.pop("notes", [])
+    if isinstance(how.get("seconds"), float):
+        how["seconds"] = duration(how["seconds"])
+    counts = [f"{name} {count}" for name, count in zip(artifact.classes, artifact.per_class, strict=True)]
+    said = [
+        ("method", f"{artifact.method}, seed {artifact.seed}"),
+        ("data", f"{artifact.dataset} ({source['spec'] if isinstance(source, Mapping) else '?'})"),
+        ("graph", f"{_size(artifact)}; {artifact.graph.values.shape[1]:,} features"),
+        ("nodes of", ", ".join(counts)),
+        ("edges", f"of weight at least {artifact.threshold:g}"),
+        ("labels", artifact.graph.kind_of_labels),
+        ("preprocessing", _plain(artifact.preprocessing.config())),
+        ("network", f"{network.pop('net', '?')} ({_plain(network)})"),
+        ("evaluation", describe(artifact.training_recipe())),
+        ("split", _plain(split)),
+    ]
+    said += [(name, _plain(part)) for name, part in artifact.options.items() if isinstance(part, Mapping)]
+    said += [("cleaned", " ".join(map(str, notes)))] if notes else []
+    said += [("chosen", f"{len(artifact.indices)} nodes of the real graph")] if artifact.indices is not None else []
+    return [
+        *said,
+        ("recipe", "; ".join(map(str, recipe))),
+        ("made", _plain(how)),
+        ("versions", _plain(artifact.versions)),
+    ]
+
+
+def old_scores(scores: Mapping[str, Any]) -> Table:
+    """The scores that a file carries.
+
+    Raises:
+        ValueError: If they are not in this version's form.
+    """
+    try:
+        return table_of(scores)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ValueError(
+            "The scores in the file are not in the form that this version reads; evaluate the graph again."
+        ) from None
+
+
+def _plain(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items() if v is not None)
