@@ -76,6 +76,7 @@ def main() -> None:
 
 def section(match: re.Match[str]) -> str:
     """One marked section with its table."""
+    from tables_graphs import MAKERS as OF_GRAPHS
     from tables_hcdc import MAKERS as OF_HCDC
     from tables_kernels import MAKERS  # which takes from here what both need
     from tables_recommendation import MAKERS as OF_LOGS
@@ -87,6 +88,7 @@ def section(match: re.Match[str]) -> str:
         **OF_LOGS,
         **OF_HCDC,
         **OF_SCALE,
+        **OF_GRAPHS,
         "demo": demo,
         "coresets": coresets,
         "networks": networks,
