@@ -68,5 +68,5 @@ clean:  ## Remove the environment and everything that was built
 
 .venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing condensery, what it needs, and the tools for developing it"
-	@$(PIP) -e '.[dev,hub,report,graph]'
+	@$(PIP) -e '.[dev,hub,report,graph,search]'
 	@touch .venv/.installed $@

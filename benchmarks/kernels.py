@@ -16,10 +16,13 @@ JSON file a run to benchmarks/results/kernels/.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,7 @@ from typing import Any
 import torch
 
 import condensery as cd
-from condensery import methods
+from condensery import kernels, methods
 from condensery.bilevel import Cg, Direct
 from condensery.configs import to_config
 from condensery.data.augment import OneOfPerImage, Siamese
@@ -37,6 +40,7 @@ from condensery.fitting import Adam, SquaredError, WarmupCosine
 from condensery.kernels import ridge_predictions
 from condensery.loop import result
 from condensery.memory import keep_freed_memory
+from condensery.methods.linearised import Linearised
 from condensery.methods.regression import centred_one_hot
 from condensery.store import write_text
 from trajectories import assignments, forget_peak, median, peak, surroundings
@@ -378,23 +382,67 @@ def across(options: argparse.Namespace, data: cd.data.ImageData) -> None:
 
 
 def subsets(options: argparse.Namespace, data: cd.data.ImageData) -> None:
-    """Time and peak memory of a step against how many examples of a large set the backward pass takes."""
-    inside = network(data, options.width, softplus=True)
-    per_class = options.images // data.num_classes
-    images = cd.Images.from_real(data.train, per_class, torch.Generator().manual_seed(0))
-    rows = centred_one_hot(images.classes, data.num_classes)
+    """Time and peak memory of a step against how many examples of a large set the backward pass takes, and against how
+    much memory the solver's graphs may take.
+    """
+    cases = [(options.images // 20, None), (options.images // 5, None), (options.images // 2, None), (None, None)]
     points = []
-    for backward in [options.images // 20, options.images // 5, options.images // 2, None]:
-        held = cd.Images(images.values, images.classes, labels=rows, learn_labels=True)
-        objective, _ = objective_of(
-            "rcig-dual", inside, data.train, torch.Generator().manual_seed(1), {"backward": backward, "pool_steps": 1}
+    for backward, kept_mb in [*cases, (None, 100)]:
+        points.append(
+            {"backward": backward, "kept_mb": kept_mb, **apart(partial(point, options, data, backward, kept_mb))}
         )
-        forget_peak()
-        _, cpu = condense_only(held, objective, options.steps)
-        points.append({"backward": backward, "cpu_seconds_a_step": cpu, "peak_memory_mb": peak()})
         print(points[-1], flush=True)
     name = f"subsets-{options.dataset}-{options.images}"
-    write(name, {"name": name, "images": options.images, "points": points, **surroundings(options)})
+    kept = {"images": options.images, "width": options.width, "steps": options.steps}
+    write(name, {"name": name, **surroundings(options), **kept, "points": points})
+
+
+def point(
+    options: argparse.Namespace, data: cd.data.ImageData, backward: int | None, kept_mb: int | None
+) -> dict[str, float]:
+    """Steps of RCIG by its dual: CPU seconds of one, those of differentiating in the examples, and peak memory."""
+    if kept_mb is not None:
+        kernels._KEPT_BYTES = kept_mb << 20
+    images = cd.Images.from_real(data.train, options.images // data.num_classes, torch.Generator().manual_seed(0))
+    rows = centred_one_hot(images.classes, data.num_classes)
+    held = cd.Images(images.values, images.classes, labels=rows, learn_labels=True)
+    changes = {"backward": backward, "pool_steps": 1}
+    inside, generator = network(data, options.width, softplus=True), torch.Generator().manual_seed(1)
+    objective, _ = objective_of("rcig-dual", inside, data.train, generator, changes)
+    spent = watched(Linearised, "slopes")
+    forget_peak()
+    before = peak()
+    _, cpu = condense_only(held, objective, options.steps)
+    return {"cpu_seconds_a_step": cpu, "differentiating": median(spent), "peak_memory_mb": peak() - before}
+
+
+def watched(owner: type, name: str) -> list[float]:
+    """CPU seconds of each call of a method, from now on."""
+    spent: list[float] = []
+    plain = getattr(owner, name)
+
+    def method(*args: Any, **more: Any) -> Any:
+        clock = time.process_time()
+        try:
+            return plain(*args, **more)
+        finally:
+            spent.append(time.process_time() - clock)
+
+    setattr(owner, name, method)
+    return spent
+
+
+def apart(job: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """What a job gives in a process of its own, for which no memory lies ready (Linux)."""
+    ctypes.CDLL(None).malloc_trim(0)
+    context = multiprocessing.get_context("fork")
+    ours, its = context.Pipe()
+    process = context.Process(target=lambda: its.send(job()))
+    process.start()
+    its.close()
+    found: dict[str, float] = ours.recv()
+    process.join()
+    return found
 
 
 def costs(options: argparse.Namespace, data: cd.data.ImageData) -> None:

@@ -37,7 +37,7 @@ from condensery.nets.graph import SGC
 from condensery.store import write_text
 from peer_graphslim import COMMIT, REPOSITORY
 from peer_vico import Meter
-from speed import KEEPING, Runner, host
+from speed import KEEPING, Runner, host, take_turns
 
 HERE = Path(__file__).parent
 THEIRS, KEPT, OURS = "theirs", "theirs, memory kept", "ours"
@@ -77,17 +77,7 @@ def race(nodes: int, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         runners[THEIRS] = Runner(peer, environment)
         runners[KEPT] = Runner(peer, {**environment, **KEEPING})
     runners[OURS] = Runner([sys.executable, "-W", "ignore", __file__, "--worker", job], environment)
-    try:
-        for runner in runners.values():
-            runner.wait()
-        while racing := [runner for runner in runners.values() if runner.result is None]:
-            for runner in racing:
-                runner.go()
-    finally:
-        for runner in runners.values():
-            runner.process.kill()
-            runner.process.wait()
-    return {name: runner.result for name, runner in runners.items() if runner.result is not None}
+    return take_turns(runners)
 
 
 def rows(nodes: int, results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -16,6 +16,8 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+# Whose table is in its result file.
+READY = ("speed", "pieces", "products", "unrolling", "speed-trajectories", "speed-recommendation", "speed-kernels")
 # Test accuracy in per cent. DC and DSA: readme of VICO-UoE/DatasetCondensation. DM: Zhao & Bilen 2023, table 1
 # (CIFAR-10 as the SATM paper quotes it too). MTT, FTD, TESLA, SATM and SATM-FI: the SATM paper, tables 2 and 9. DATM
 # and random: PAD, table 1. MCT: a comment in its authors' code.
@@ -81,11 +83,13 @@ def section(match: re.Match[str]) -> str:
     from tables_kernels import MAKERS  # which takes from here what both need
     from tables_recommendation import MAKERS as OF_LOGS
     from tables_scale import MAKERS as OF_SCALE
+    from tables_search import MAKERS as OF_SEARCH
 
     name = match[1]
     makers = {
         **MAKERS,
         **OF_LOGS,
+        **OF_SEARCH,
         **OF_HCDC,
         **OF_SCALE,
         **OF_GRAPHS,
@@ -100,7 +104,7 @@ def section(match: re.Match[str]) -> str:
     makers |= {"gradients": gradients}
     if name in makers:
         body = makers[name]()
-    elif name in ("speed", "pieces", "unrolling", "speed-trajectories", "speed-recommendation", "speed-kernels"):
+    elif name in READY:
         body = ready_made(name)
     elif name in FAMILY:
         body = family(name)

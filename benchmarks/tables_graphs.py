@@ -121,7 +121,7 @@ def epochs() -> str:
     """Accuracy along the way."""
     found = [g for g in groups() if g[0].get("looks")]
     heads = ["data", "nodes", "trained on", "epochs", "last step, %", "step chosen on validation nodes, %"]
-    heads += ["step", "edges", "within a class", "n"]
+    heads += ["step", "edges", "of them within a class", "n"]
     rows = []
     for r in (r for g in found for r in g):
         end = {"epoch": r["epochs"], "row": r["row"], "size": r["size"]}
@@ -130,7 +130,7 @@ def epochs() -> str:
             share = size["edges_within_a_class"]
             steps = f"{statistics.median(row['size']['chosen_steps']):.0f}"
             cells = [str(look["epoch"]), percent(row["last"]["values"]), percent(row["chosen"]["values"]), steps]
-            cells += [f"{size['edges']:,}", "" if share is None else f"{100 * share:.0f} %", str(row["last"]["n"])]
+            cells += [f"{size['edges']:,.0f}", "" if share is None else f"{100 * share:.0f} %", str(row["last"]["n"])]
             rows.append([*place(r), title(r) + (f", seed {r['seed']}" if r["seed"] else ""), *cells])
     said = "Test accuracy after so many epochs of condensing; step: the median of those chosen. Nothing depends on it."
     return noted(markdown(heads, rows), found, said)

@@ -160,10 +160,27 @@ def subsets() -> str:
     for r in found:
         for p in r["points"]:
             count = "all" if p["backward"] is None else f"{p['backward']:,}"
-            cost = [f"{p['cpu_seconds_a_step']:.1f}", f"{p['peak_memory_mb']:.0f}"]
-            rows.append([f"{r['images']:,}", count, *cost])
-    made = markdown(["images in the set", "differentiated", "CPU seconds a step", "peak MB"], rows)
-    return f"{made}\n\nMade by `benchmarks/kernels.py subsets`." if found else made
+            kept = "all" if p["kept_mb"] is None else f"up to {p['kept_mb']} MB"
+            seconds = [f"{p[key]:.1f}" for key in ("cpu_seconds_a_step", "differentiating")]
+            rows.append([f"{r['images']:,}", count, kept, *seconds, f"{p['peak_memory_mb']:.0f}"])
+    heads = [
+        "images in the set",
+        "differentiated",
+        "graphs kept",
+        "CPU seconds a step",
+        "of them differentiating",
+        "peak MB",
+    ]
+    made = markdown(heads, rows)
+    if not found:
+        return made
+    r = found[0]
+    widths = ", ".join(str(w) for w in sorted({f["width"] for f in found}))
+    return (
+        f"{made}\n\nRCIG by its dual on CIFAR-10, ConvNet-3 of width {widths} (widths double by stage); median of "
+        f"steps, n={r['steps']}. Peak memory is what a step takes beside the data. {r['hardware']['processor']}, "
+        f"{r['threads']} thread, PyTorch {r['versions']['torch']}. Made by `benchmarks/kernels.py subsets`."
+    )
 
 
 MAKERS: dict[str, Callable[[], str]] = {

@@ -61,3 +61,14 @@ def test_an_npz_file_is_a_graph_if_it_has_edges(names: tuple[str, ...], is_graph
     (tmp_path / "a.npz").write_bytes(b"no archive")
     assert catalog.kind_of(str(tmp_path / "a.npz")) is Kind.IMAGES
     assert catalog.kind_of(str(touch(tmp_path / "ratings.csv"))) is Kind.LOG
+
+
+def test_the_sizes_of_graphs_are_those_that_are_read(condensery_data: Path) -> None:
+    for name in ("digits-graph", "cora", "amazon-photo"):
+        source = catalog.GRAPHS[name].files()
+        if source is not None and not any(source.found_in(condensery_data / place) for place in source.folders):
+            continue
+        if name == "cora":
+            pytest.importorskip("torch_geometric")
+        data = catalog.GRAPHS[name].load()
+        assert (len(data), data.num_edges, data.num_features, data.num_classes) == catalog.GRAPHS[name].sizes

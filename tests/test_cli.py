@@ -43,6 +43,7 @@ def test_the_first_screen_lists_every_command() -> None:
         "select",
         "evaluate",
         "compare",
+        "search",
         "info",
         "show",
         "export",

@@ -18,7 +18,7 @@ from commands import call, complaint
 from condensery import catalog, graph_runs
 from condensery.data import graph_csv, graph_npz
 from condensery.graph_artifact import GraphArtifact
-from support import FEW_EXPERTS, generator
+from support import FEW_EXPERTS, small_graph
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -26,21 +26,10 @@ TINY = ["--set", "test.width=4", "--set", "eval.steps=4"]
 QUICK = [*TINY, "--set", "hidden=4", "--set", "steps=4", "--set", "outer=2", "--set", "inner=1"]
 
 
-def parts(n: int = 48) -> dict[str, Any]:
-    """The arrays of a small graph of three classes: half of its nodes train, a quarter validates, a quarter tests."""
-    g = generator(3)
-    y = torch.arange(n) % 3
-    edges = (torch.rand(n, n, generator=g) < torch.where(y[:, None] == y, 0.3, 0.05)).triu(1).nonzero().T
-    x = torch.randn(n, 4, generator=g)
-    x[torch.arange(n), y] += 1
-    split = (torch.arange(n) // 3 % 4 - 1).clamp(min=0)
-    return {name: part.numpy() for name, part in (("x", x), ("edge_index", edges), ("y", y), ("split", split))}
-
-
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("graph") / "friends.npz"
-    np.savez(path, **parts())
+    np.savez(path, **small_graph(48))
     return path
 
 
@@ -303,15 +292,19 @@ def test_what_does_not_fit_is_said_in_a_sentence(arguments: str, sentence: str, 
     assert sentence in complaint(*words)
 
 
+GOOD = small_graph(48)
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "edge out of range": ({"edge_index": np.array([[0], [99]])}, "joins nodes 0 and 99, but there are 48 nodes"),
     "not a number": ({"x": np.full((48, 4), np.nan)}, "Features of 48 nodes are NaN or infinite, first of node 0"),
-    "class without training nodes": ({"y": np.where(parts()["split"] == 0, 0, 1)}, "has no training node"),
+    "class without training nodes": ({"y": np.where(GOOD["split"] == 0, 0, 1)}, "has no training node"),
     "one node": ({"x": np.ones((1, 4)), "y": np.zeros(1, dtype=int), "split": np.zeros(1)}, "give at least 2 nodes"),
     "no labels": ({"y": None}, "no labels; save y"),
     "labels of text": ({"y": np.array(["a"] * 48)}, "save numbers"),
     "pickled": ({"x": np.array([{}], dtype=object)}, "save plain numbers"),
-    "weights below zero": ({"edge_weight": -np.ones(len(parts()["edge_index"].T))}, "weight that is not a positive"),
+    "weights below zero": (
+        {"edge_weight": -np.ones(len(GOOD["edge_index"].T))},
+        "weight that is not a positive",
+    ),
     "too few rows": ({"x": np.ones((9, 4))}, "but there are 9 nodes"),
 }
 
@@ -319,14 +312,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_graph_is_one_clear_sentence(name: str) -> None:
     changes, sentence = BAD[name]
-    np.savez("bad.npz", **{key: value for key, value in {**parts(), **changes}.items() if value is not None})
+    np.savez("bad.npz", **{key: value for key, value in {**GOOD, **changes}.items() if value is not None})
     said = complaint("condense", "bad.npz", "--method", "gcond", "--nodes", 6, *QUICK)
     assert sentence in said
     assert not Path("runs").exists()
 
 
 def test_what_can_be_cleaned_is_and_said() -> None:
-    held = parts()
+    held = small_graph(48)
     loops = np.array([[0, 1, 0], [0, 2, 0]])
     np.savez("untidy.npz", **{**held, "edge_index": np.concatenate([held["edge_index"], loops, loops], 1)})
     said = call("select", "untidy.npz", "--coreset", "degree", "--nodes", 3).err

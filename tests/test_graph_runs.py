@@ -27,7 +27,7 @@ from condensery.net import Net
 from condensery.node_fitting import Nodes
 from condensery.recipes import graphs
 from condensery.runs import Folder, Progress, Watch
-from support import FEW_EXPERTS, generator
+from support import FEW_EXPERTS, generator, small_graph
 
 TINY = ["test.width=4", "eval.steps=6", "net.width=4"]
 OWN = {"gcond": ["hidden=4"], "gcond-x": [], "doscond": ["hidden=4", "fanouts=3,2"], "gcdm": []}
@@ -37,22 +37,10 @@ LOOPS = {method: ["outer=3", "inner=1", "alternation=1/2"] for method in OWN if 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
-def communities() -> dict[str, Any]:
-    """Sixty nodes of three classes with noisy features, half of which train."""
-    g = generator(7)
-    y = torch.arange(60) % 3
-    edges = (torch.rand(60, 60, generator=g) < torch.where(y[:, None] == y, 0.3, 0.03)).triu(1).nonzero().T
-    x = 0.7 * torch.randn(60, 4, generator=g)
-    x[torch.arange(60), y] += 1
-    split = (torch.arange(60) // 3 % 4 - 1).clamp(min=0)
-    parts = {"x": x, "edge_index": edges, "y": y, "split": split}
-    return {name: part.numpy() for name, part in parts.items()}
-
-
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("graph") / "communities.npz"
-    np.savez(path, **communities())
+    np.savez(path, **small_graph(60))
     return path
 
 
@@ -173,7 +161,7 @@ def test_every_start_is_possible(structure: str, init: str, data: GraphData) -> 
 
 
 def test_every_layout_is_read(file: Path, tmp_path: Path, data: GraphData) -> None:
-    held = communities()
+    held = small_graph(60)
     tables = tmp_path / "tables"
     tables.mkdir()
     (tables / "edges.csv").write_text("".join(f"n{a},n{b}\n" for a, b in held["edge_index"].T.tolist()))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from condensery import nets
+from condensery import kernels, nets
 from condensery.bilevel import Cg, Direct, Hessian
 from condensery.data import digits
 from condensery.data.labelled import Labelled
@@ -103,6 +103,17 @@ def test_descent_to_the_end_is_the_dual(mirrored: bool, clip: bool) -> None:
         (value, ours), (truth, theirs) = found
         assert torch.allclose(value, truth, rtol=1e-9)
         assert all(close(a, b, 1e-7) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("solver", [Dual(Cg(steps=60, tolerance=1e-12)), EXACTLY], ids=["dual", "primal"])
+def test_nothing_depends_on_the_memory_that_graphs_may_take(solver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = wide()
+    images = learned(real)
+    value, kept = gradients(RCIG, real, images, solver=solver)
+    monkeypatch.setattr(kernels, "_KEPT_BYTES", 0)
+    found, anew = gradients(RCIG, real, images, solver=solver)
+    assert torch.allclose(found, value, rtol=1e-9)
+    assert all(close(a, b, 1e-7) for a, b in zip(anew, kept, strict=True))
 
 
 @pytest.mark.parametrize("method", [CIG, RCIG])

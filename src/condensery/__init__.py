@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from condensery import coresets, data, evaluate, experts, methods, nets
+    from condensery import coresets, data, evaluate, experts, methods, nets, search, spaces
     from condensery.artifact import Artifact
     from condensery.batch import Batch
     from condensery.condensed_log import Interactions
@@ -66,7 +66,7 @@ _HOMES = {
     "net": ("Net",),
     "synthetic": ("Identity", "Images", "MultiFormation", "Synthetic"),
 }
-_MODULES = ("coresets", "data", "evaluate", "experts", "methods", "nets")
+_MODULES = ("coresets", "data", "evaluate", "experts", "methods", "nets", "search", "spaces")
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -123,6 +123,8 @@ __all__ = [
     "iterate",
     "methods",
     "nets",
+    "search",
+    "spaces",
     "training",
     "with_gradient",
 ]

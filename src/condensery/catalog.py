@@ -528,6 +528,7 @@ NETWORKS: tuple[str, ...] = (
     "ResNet18AP",
     "MLP",
     "LeNet",
+    "CellNet",
 )
 """Names in `nets.VISION`; a test holds the two together."""
 

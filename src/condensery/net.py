@@ -122,13 +122,16 @@ class Net:
             raise ValueError("Nodes influence each other through their graph; call the network on all of them at once.")
         if x.device.type != "cpu":
             return max(1, len(x))
+        return max(1, _CPU_ACTIVATION_BYTES // self.activation_bytes(x))
+
+    def activation_bytes(self, x: Tensor) -> int:
+        """Bytes of the largest activation that one example of `x` makes, in float32."""
         shape = tuple(x.shape[1:])
         if shape not in self._activation_bytes:
-            self._activation_bytes[shape] = self._measure(x[:1])
-        return max(1, _CPU_ACTIVATION_BYTES // self._activation_bytes[shape])
+            self._activation_bytes[shape] = self._measure(x[:1].cpu())
+        return self._activation_bytes[shape]
 
     def _measure(self, x: Tensor) -> int:
-        """Bytes of the largest activation that one example makes, in float32."""
         largest = [x.numel()]
         hooks = [
             layer.register_forward_hook(

@@ -50,11 +50,13 @@ def test_is_the_explicit_taylor_expansion(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "piece"), [(n, p) for n in NETS for p in (None, 2) if not (n == "batch norm" and p is not None)]
+    ("name", "piece", "kept"),
+    [(n, p, k) for n in NETS for p, k in ((None, None), (2, None), (2, 3)) if not (n == "batch norm" and p == 2)],
 )
-def test_kept_graphs_give_the_same_products(name: str, piece: int | None) -> None:
-    tangent, u, x, c = problem(name, piece=piece)
+def test_kept_graphs_give_the_same_products(name: str, piece: int | None, kept: int | None) -> None:
+    tangent, u, x, c = problem(name, piece=piece, kept=kept)
     at = tangent.at(x)
+    assert [g is not None for g in at._graphs] == ([True, False, False] if kept else [True] * len(at._graphs))
     for _ in range(2):
         assert torch.allclose(at.push(u), tangent.push(u, x)[1])
         assert torch.allclose(at.pull(c), tangent.pull(c, x))

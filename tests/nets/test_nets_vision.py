@@ -26,6 +26,7 @@ SMALLEST = {
     "ResNet18AP": 16,
     "MLP": 1,
     "LeNet": 16,
+    "CellNet": 4,
 }
 FEATURES_AT_32 = {
     "ConvNet": 128 * 4 * 4,
@@ -37,6 +38,7 @@ FEATURES_AT_32 = {
     "ResNet18AP": 512 * 4 * 4,
     "MLP": 128,
     "LeNet": 84,
+    "CellNet": 64,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ class Tangent:
         centred: Leave out f(theta_0, x).
         piece: Examples to put through f at a time where nothing is differentiated further; default: all of them, which
             a function whose examples influence each other (batch normalisation) needs.
+        kept: Examples at most whose graphs `TangentAt` keeps, in whole pieces; default: all of them.
 
     Example:
         >>> tangent = Tangent(lambda t, x: x @ t.view(2, 1) ** 2, torch.tensor([1.0, 2.0]), centred=True)
@@ -47,6 +49,7 @@ class Tangent:
     theta: Tensor
     centred: bool = False
     piece: int | None = None
+    kept: int | None = None
 
     def __call__(self, u: Tensor, x: Tensor) -> Tensor:
         """The tangent model ``[n, C]`` at u ``[p]``, differentiable in u and x (see above for the norms)."""
@@ -149,7 +152,8 @@ class TangentAt:
     """A tangent model on fixed examples, whose graphs are built once: each product then costs a backward pass.
 
     J u is computed as the derivative in c of <J^T c, u> (reverse over reverse), so the forward pass is not repeated
-    and every norm is right. The graphs of all pieces stay in memory.
+    and every norm is right. The graphs stay in memory, those of the first `Tangent.kept` examples; what goes beyond
+    them is passed through the network for every product, at about twice the time.
 
     Args:
         tangent: The model.
@@ -159,36 +163,63 @@ class TangentAt:
     def __init__(self, tangent: Tangent, x: Tensor) -> None:
         self.tangent, self.x = tangent, x
         self._theta = tangent.theta.detach().requires_grad_()
+        self._parts = list(tangent.pieces(x))
 
     @cached_property
+    @torch.no_grad()
     def base(self) -> Tensor:
         """f(theta_0, x) ``[n, C]``."""
-        return torch.cat([value.detach() for value, _, _ in self._graphs])
+        pairs = zip(self._parts, self._graphs, strict=True)
+        return torch.cat([self.tangent.f(self._theta, x) if g is None else g.value.detach() for x, g in pairs])
 
+    @torch.no_grad()
     def pull(self, cotangent: Tensor) -> Tensor:
         """J^T c ``[p]``."""
-        total = torch.zeros_like(self._theta, requires_grad=False)
-        for (value, _, _), c in zip(self._graphs, self.tangent.pieces(cotangent), strict=True):
-            total += torch.autograd.grad(value, self._theta, c, retain_graph=True)[0]
+        total = torch.zeros_like(self._theta)
+        for x, graph, c in zip(self._parts, self._graphs, self.tangent.pieces(cotangent), strict=True):
+            total += self.tangent.pull(c, x) if graph is None else graph.pull(self._theta, c)
         return total
 
+    @torch.no_grad()
     def push(self, u: Tensor) -> Tensor:
         """J u ``[n, C]``."""
-        return torch.cat([torch.autograd.grad(g, c, u, retain_graph=True)[0] for _, c, g in self._graphs])
+        pairs = zip(self._parts, self._graphs, strict=True)
+        return torch.cat([self.tangent.push(u, x)[1] if g is None else g.push(u) for x, g in pairs])
 
     @cached_property
-    def _graphs(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """For each piece f(theta_0, x), a vector c, and J^T c as a function of it."""
-        found = []
-        with torch.enable_grad():
-            for part in self.tangent.pieces(self.x):
-                value = self.tangent.value(self._theta, part)
-                c = torch.zeros_like(value, requires_grad=True)
-                (g,) = torch.autograd.grad(value, self._theta, c, create_graph=True)
-                found.append((value, c, g))
+    def _graphs(self) -> list[_Graph | None]:
+        """Of each piece, or ``None`` for those beyond what is kept."""
+        found: list[_Graph | None] = []
+        count = 0
+        for part in self._parts:
+            count += len(part)
+            within = self.tangent.kept is None or count <= self.tangent.kept
+            found.append(self._graph(part) if within else None)
         return found
 
+    def _graph(self, x: Tensor) -> _Graph:
+        with torch.enable_grad():
+            value = self.tangent.value(self._theta, x)
+            c = torch.zeros_like(value, requires_grad=True)
+            return _Graph(value, c, torch.autograd.grad(value, self._theta, c, create_graph=True)[0])
 
-def linearize(f: Function, theta: Tensor, *, centred: bool = False, piece: int | None = None) -> Tangent:
+
+class _Graph(NamedTuple):
+    """f(theta_0, x) of a piece, a vector c, and J^T c as a function of it."""
+
+    value: Tensor
+    c: Tensor
+    pulled: Tensor
+
+    def pull(self, theta: Tensor, c: Tensor) -> Tensor:
+        return torch.autograd.grad(self.value, theta, c, retain_graph=True)[0]
+
+    def push(self, u: Tensor) -> Tensor:
+        return torch.autograd.grad(self.pulled, self.c, u, retain_graph=True)[0]
+
+
+def linearize(
+    f: Function, theta: Tensor, *, centred: bool = False, piece: int | None = None, kept: int | None = None
+) -> Tangent:
     """The tangent model of f at theta: see `Tangent`."""
-    return Tangent(f, theta.detach(), centred=centred, piece=piece)
+    return Tangent(f, theta.detach(), centred=centred, piece=piece, kept=kept)

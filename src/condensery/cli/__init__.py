@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from condensery.cli import browse, compare, condense, evaluate, experts
+from condensery.cli import browse, compare, condense, evaluate, experts, search
 from condensery.cli.console import Guarded, say
 
 app = typer.Typer(
@@ -50,6 +50,7 @@ app.command("condense", rich_help_panel=_WORK)(condense.condense)
 app.command("select", rich_help_panel=_WORK)(condense.select)
 app.command("evaluate", rich_help_panel=_WORK)(evaluate.evaluate)
 app.command("compare", rich_help_panel=_WORK)(compare.compare)
+app.command("search", rich_help_panel=_FILES)(search.search)
 app.command("info", rich_help_panel=_FILES)(browse.info)
 app.command("show", rich_help_panel=_FILES)(browse.show)
 app.command("export", rich_help_panel=_FILES)(browse.export)

@@ -412,7 +412,7 @@ def compare(
     asked: Asked, methods: str, sizes: Sequence[Size], scoring: Scoring, *, budget: float, as_json: bool
 ) -> None:
     """``condensery compare`` for a graph: methods x sizes, each cell in a folder of its own."""
-    from condensery.graph_runs import GraphSource
+    from condensery.graph_runs import RANDOM, GraphSource
     from condensery.recipes import graphs
 
     names = [catalog.graph_entry(name.strip()).name for name in methods.split(",")]
@@ -434,7 +434,8 @@ def compare(
         return
     show(table_of(plain, sizes=True))
     recipe = describe(scoring.recipe(plans[0].evaluation.recipe()))
-    say(f"Graphs: {root}. Trained as: {recipe}. Random nodes are drawn anew for each network.")
+    anew = " Random nodes are drawn anew for each network." if any(r["name"] == RANDOM for r in rows) else ""
+    say(f"Graphs: {root}. Trained as: {recipe}.{anew}")
 
 
 def sizes_of(nodes: str | None, ratios: str | None) -> list[Size]:

@@ -91,15 +91,19 @@ class _Problem:
 
     def loss(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """The first term."""
-        with Lean():
-            return self.scale * 0.5 * (y - self.net(theta, x)).square().sum()
+        return self.scale * 0.5 * (y - self.net(theta, x)).square().sum()
 
     def hessians(self, theta: Tensor, only: Tensor | None) -> list[tuple[Hessian, Tensor]]:
         """The first term's Hessian in theta in pieces, each with the examples it is of: all, or only some."""
         x, y = self.task.x, self.task.y
         index = torch.arange(len(y), device=y.device) if only is None else only
         parts = net_tangent(self.net, theta, x).pieces(index)
-        return [(Hessian(self.loss, theta, [x[p].requires_grad_(), y[p].requires_grad_()]), p) for p in parts]
+
+        def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            with Lean():
+                return self.loss(theta, x, y)
+
+        return [(Hessian(loss, theta, [x[p].requires_grad_(), y[p].requires_grad_()]), p) for p in parts]
 
     def descend(self, theta: Tensor, steps: int, rate: float) -> tuple[Tensor, Tensor]:
         """Steps of Adam from theta ``[p]``: where they end, and the losses on the way ``[steps + 1]``."""

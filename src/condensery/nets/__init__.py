@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from condensery.nets.cells import CellNet
 from condensery.nets.graph import GRAPH, candidates
 from condensery.nets.layers import (
     Activation,
@@ -45,6 +46,7 @@ __all__ = [
     "VISION",
     "Activation",
     "AlexNet",
+    "CellNet",
     "ConvNet",
     "LeNet",
     "LecunConv2d",
@@ -68,7 +70,8 @@ __all__ = [
 ]
 
 VISION: dict[str, type[nn.Module]] = {
-    net.__name__: net for net in (ConvNet, AlexNet, VGG11, VGG11Narrow, ResNet18, ResNet18Flat, ResNet18AP, MLP, LeNet)
+    net.__name__: net
+    for net in (ConvNet, AlexNet, VGG11, VGG11Narrow, ResNet18, ResNet18Flat, ResNet18AP, MLP, LeNet, CellNet)
 }
 
 

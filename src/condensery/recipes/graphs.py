@@ -251,7 +251,7 @@ class GraphPlan:
             raise ValueError(f"A budget of {budget} is no share; give a positive number such as 0.1.")
         if self.run is None:
             return self
-        run = replace(self.run, steps=max(1, round(self.steps * budget)))
+        run = replace(self.run, steps=max(1, round(self.steps * budget)), epochs=None)
         return replace(self, run=run, budget=self.budget * budget)
 
     def to_json(self) -> dict[str, Any]:

@@ -253,6 +253,7 @@ _OPTIONS: dict[str, type] = {
     "svp": SvpOptions,
     "proxy-best": ProxyBestOptions,
 }
+_SHARED = ("random", "majority", "svp")  # selections whose recipe is that of all logs
 _PREFIXES = {
     "method": "",
     "run": "",
@@ -359,7 +360,7 @@ def load(method: str, dataset: str, ratio: float, *, overrides: Sequence[str] = 
     estimator = read.get(("method", "estimator"), DConRecOptions.estimator)
     estimator = str(values.read(estimator, "EstimatorName", "estimator"))
     origin: list[str] = []
-    for rule in _read(entry.name if rules.there_is(entry.name) else "logs")["rule"]:
+    for rule in _read("logs" if entry.name in _SHARED else entry.name)["rule"]:
         # The shared recipe has more to say of a proxy than a selection takes.
         if _applies(rule, dataset, estimator) and sheet.lay(rule, ignored=("proxy",)):
             origin.append(rule["name"])

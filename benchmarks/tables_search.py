@@ -1,0 +1,117 @@
+"""The tables of `search.py`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from tables import NOTHING, RESULTS
+
+NAMES = {
+    "real": "real images",
+    "early": "real images, half the steps",
+    "random": "random images",
+    "k-center": "k-center",
+    "dc": "DC",
+    "dm": "DM",
+    "hcdc": "DM, scored on HCDC's validation set",
+}
+FOLDER = RESULTS / "search"
+CHEAP = [name for name in NAMES if name != "real"]
+
+
+def load(name: str) -> dict[str, Any] | None:
+    path = FOLDER / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def cells() -> str:
+    """How the ranking of cells on each set agrees with that on real images."""
+    import torch
+
+    from condensery.evaluate.agreement import agreement
+
+    real = load("cells-real")
+    if real is None:
+        return NOTHING
+    truth = scores(real)
+    lines = [
+        "| trained on | cells | Spearman | Kendall | points lost by taking the best | the same, best of 5 tried | "
+        "best 5 among its best 5 | CPU seconds to make | CPU seconds a cell |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in CHEAP:
+        found = load(f"cells-{name}")
+        if found is None:
+            continue
+        cheap = scores(found)
+        codes = [code for code in truth if code in cheap]
+        a, b = [cheap[code] for code in codes], [truth[code] for code in codes]
+        made = agreement(a, b, torch.Generator().manual_seed(0))
+        seconds = sum(t["cpu"] for t in found["trials"]) / len(found["trials"])
+        lines.append(
+            f"| {NAMES[name]} | {made.n} | {made.spearman} | {made.kendall} | {100 * made.regret.value:.1f} | "
+            f"{100 * made.regret_at_k.value:.1f} | {made.precision.value:.2f} | {found['condensing']['cpu']:.0f} | "
+            f"{seconds:.1f} |"
+        )
+    each = sum(t["cpu"] for t in real["trials"]) / len(real["trials"])
+    best = 100 * max(truth.values())
+    lines += [
+        "",
+        f"{len(truth)} connected cells that compute different functions (`CellNet`, width 8, two stages), "
+        "Fashion-MNIST at 14x14, 10 images a class or 2,000 real ones, scored on 2,000 real validation images; one "
+        f"network a cell. The real ones take {each:.1f} CPU seconds a cell; the best cell has {best:.1f} %, the worst "
+        f"{100 * min(truth.values()):.1f} %. In brackets 95 % bootstrap intervals over cells. {real['hardware']}, 1 "
+        "thread. Made by `benchmarks/search.py cells`, files in `benchmarks/results/search/`.",
+    ]
+    return "\n".join(lines)
+
+
+def scores(found: dict[str, Any]) -> dict[str, float]:
+    """The score of each cell."""
+    return {t["config"]["net.code"]: t["score"] for t in found["trials"] if t["score"] is not None}
+
+
+def tuning() -> str:
+    """Searches of hyperparameters on real and on condensed images, end to end."""
+    from condensery.evaluate import Score
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in NAMES:
+        for path in sorted(FOLDER.glob(f"optuna-{name}-seed*.json")):
+            found.setdefault(name, []).append(json.loads(path.read_text(encoding="utf-8")))
+    if not found:
+        return NOTHING
+    lines = [
+        "| searched on | searches | to condense | to search | to confirm | in all | winner, real validation, % | "
+        "winner, test, % |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, searches in found.items():
+        cpu = [(one["condensing_cpu"], one["cpu"]["searching"], one["cpu"]["confirming"]) for one in searches]
+        times = [*zip(*cpu, strict=True), [sum(parts) for parts in cpu]]
+        winners = [one["confirmed"][-1] for one in searches]
+        scores_ = (Score(tuple(mean(w[key]) for w in winners)) for key in ("validation", "test"))
+        lines.append(
+            f"| {NAMES[name]} | {len(searches)} | {' | '.join(f'{mean(t):.0f}' for t in times)} | "
+            f"{' | '.join(map(str, scores_))} |"
+        )
+    one = found[next(iter(found))][0]
+    lines += [
+        "",
+        f"CPU seconds of a search, means. {len(one['trials'])} trials of Optuna's TPE over width, depth, normalisation "
+        "and pooling of a ConvNet, learning rate and weight decay; Fashion-MNIST at 14x14, 10,000 real training images "
+        "(two passes) or 10 images a class (120 steps; one condensed set for all searches), all scored on 2,000 real "
+        "validation images; the best 3 are then trained on the real images, two networks each, and the winner is "
+        f"tested. {one['hardware']}, 1 thread. Made by `benchmarks/search.py optuna`, files in "
+        "`benchmarks/results/search/`.",
+    ]
+    return "\n".join(lines)
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+MAKERS = {"search-cells": cells, "search-tuning": tuning}

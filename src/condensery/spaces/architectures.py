@@ -1,0 +1,165 @@
+"""Architectures as hyperparameters, relaxed by drawing one operation at a time (HCDC, appendix G: as GDAS does)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from condensery.batch import Batch
+from condensery.net import Net
+from condensery.nets.cells import EDGES, OPS, Cell, Mixture, Supernet
+from condensery.spaces.gumbel import Gumbel, gumbel_noise
+from condensery.spaces.plain import cross_entropy
+
+__all__ = ["Alternatives", "Cells"]
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """The cells of `nets.cells` as a space: lambda are logits of each operation on each edge, ``[6 x 5]``, flat.
+
+    A loss draws one operation for each edge, the same in all cells of the network, and has the straight-through
+    gradient of `Gumbel` in lambda. The draw comes from the loss's generator: the same seed is the same function.
+
+    Args:
+        net: A `Net` of a `nets.cells.Supernet`.
+        gumbel: How it is drawn; the temperature falls while a search goes on (`Gumbel.falling`).
+        candidates: Cells where trajectories begin; without any they begin near zero logits, as GDAS does.
+        sharpness: Logit of a candidate's operations, those of the others being 0.
+
+    Raises:
+        ValueError: If the network is no supernet.
+
+    Example:
+        >>> net = Net(Supernet(channels=1, classes=10, size=8, width=4, stages=1))
+        >>> Cells(net, candidates=[Cell("333333")]).starts(torch.Generator()).shape
+        torch.Size([1, 30])
+    """
+
+    net: Net
+    _: KW_ONLY
+    gumbel: Gumbel = field(default_factory=Gumbel)
+    candidates: Sequence[Cell] = ()
+    sharpness: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.net.module, Supernet):
+            raise ValueError(f"{type(self.net.module).__name__} is no supernet; give Net(nets.cells.Supernet(...)).")
+
+    @property
+    def size(self) -> int:
+        """Logits in all: 30."""
+        return len(EDGES) * len(OPS)
+
+    def init(self, generator: torch.Generator, *, device: torch.device | str | None = None) -> Tensor:
+        """Fresh weights ``[net.size]`` of all operations."""
+        return self.net.init(generator, device=device)
+
+    def drawn(self, lam: Tensor, generator: torch.Generator) -> Tensor:
+        """One-hot weights ``[edges, operations]`` drawn from logits ``[size]``."""
+        alpha = lam.view(len(EDGES), len(OPS))
+        return self.gumbel(alpha, gumbel_noise(alpha, generator))
+
+    def training(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The mean cross entropy of one drawn architecture."""
+        return cross_entropy(self.net(theta, cast(Tensor, Mixture(batch.x, self.drawn(lam, generator)))), batch.y)
+
+    def validation(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The same as training: what validates is in the batch."""
+        return self.training(theta, lam, batch, generator)
+
+    def starts(self, generator: torch.Generator) -> Tensor:
+        """The candidates in a random order ``[k, size]``, or one point with logits of about 1e-3."""
+        if not self.candidates:
+            return 1e-3 * torch.randn(1, self.size, generator=generator)
+        order = torch.randperm(len(self.candidates), generator=generator).tolist()
+        return self.sharpness * torch.stack([self.candidates[k].weights.flatten() for k in order])
+
+    def project(self, lam: Tensor) -> Tensor:
+        """Itself: all logits are."""
+        return lam
+
+    def tangent(self, gradient: Tensor) -> Tensor:
+        """Each edge without its mean: adding a number to all logits of an edge changes nothing."""
+        return _centred(gradient.unflatten(-1, (len(EDGES), len(OPS)))).flatten(-2)
+
+    def cell(self, lam: Tensor) -> Cell:
+        """The most probable cell of logits ``[size]``."""
+        return Cell.from_weights(lam.detach().view(len(EDGES), len(OPS)))
+
+
+@dataclass(frozen=True, eq=False)
+class Alternatives:
+    """A list of networks as a space: lambda are logits ``[p]`` of which one it is, theta the weights of all, one after
+    the other.
+
+    Appendix G of HCDC: the interpolated model ``f = sum_i w_i f_i``, with w drawn from lambda by `Gumbel`. It serves
+    for the 40 graph networks of appendix J (`nets.candidates`).
+
+    Args:
+        nets: The networks, with the same input and classes.
+        gumbel: How one is drawn.
+        sampled: Whether the networks that were not drawn are left out. A step then costs what one network costs, and
+            the gradient in lambda is that of the drawn one's weight alone, as in GDAS.
+        sharpness: Logit of a network where its trajectory begins, those of the others being 0.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+
+    nets: Sequence[Net]
+    _: KW_ONLY
+    gumbel: Gumbel = field(default_factory=Gumbel)
+    sampled: bool = False
+    sharpness: float = 3.0
+
+    def __post_init__(self) -> None:
+        if len(self.nets) < 2:
+            raise ValueError(f"There is nothing to choose among {len(self.nets)} networks; give 2 or more.")
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return len(self.nets)
+
+    def init(self, generator: torch.Generator, *, device: torch.device | str | None = None) -> Tensor:
+        """Fresh weights of all networks, ``[P_1 + ... + P_p]``."""
+        return torch.cat([net.init(generator, device=device) for net in self.nets])
+
+    def parts(self, theta: Tensor) -> tuple[Tensor, ...]:
+        """The weights of each network."""
+        return theta.split([net.size for net in self.nets])
+
+    def training(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The mean cross entropy of one drawn network."""
+        alpha = lam[None]
+        weights = self.gumbel(alpha, gumbel_noise(alpha, generator))[0]
+        # Read once a call, and only where it saves work: it waits for the device.
+        used = (weights.detach() != 0).tolist() if self.sampled else [True] * self.size
+        each = zip(self.nets, self.parts(theta), weights, used, strict=True)
+        logits = torch.stack([w * net(part, batch.x) for net, part, w, wanted in each if wanted])
+        return cross_entropy(logits.sum(0), batch.y)
+
+    def validation(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The same as training: what validates is in the batch."""
+        return self.training(theta, lam, batch, generator)
+
+    def starts(self, generator: torch.Generator) -> Tensor:
+        """A point for each network ``[p, p]``, in a random order."""
+        return self.sharpness * torch.eye(self.size)[torch.randperm(self.size, generator=generator)]
+
+    def project(self, lam: Tensor) -> Tensor:
+        """Itself: all logits are."""
+        return lam
+
+    def tangent(self, gradient: Tensor) -> Tensor:
+        """Without the mean: adding a number to all logits changes nothing."""
+        return _centred(gradient)
+
+
+def _centred(gradient: Tensor) -> Tensor:
+    return gradient - gradient.mean(-1, keepdim=True)

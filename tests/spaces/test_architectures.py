@@ -1,0 +1,160 @@
+"""Architectures as smooth hyperparameters: draws as the logits say, gradients as the softmax does."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from condensery.batch import Batch
+from condensery.net import Net
+from condensery.nets.cells import Cell, Mixture, Supernet
+from condensery.spaces import Alternatives, Cells, Gumbel, gumbel_noise
+from support import generator, numerical_gradient
+
+
+def cells(**options: object) -> Cells:
+    net = Net(Supernet(channels=1, classes=2, size=4, width=4, stages=1))
+    return Cells(net, **options)  # type: ignore[arg-type]
+
+
+def batch() -> Batch:
+    return Batch(torch.randn(4, 1, 4, 4, generator=generator(9)), torch.tensor([0, 1, 0, 1]))
+
+
+def test_an_operation_is_drawn_as_often_as_the_softmax_says() -> None:
+    alpha = torch.tensor([[0.0, 1.0, 2.0]]).expand(4000, 3)
+    drawn = Gumbel(3.0)(alpha, gumbel_noise(alpha, generator()))
+    assert torch.equal(drawn.sum(1), torch.ones(4000))
+    assert set(drawn.flatten().tolist()) == {0.0, 1.0}
+    assert torch.allclose(drawn.mean(0), alpha[0].softmax(0), atol=0.03)
+
+
+def test_the_gradient_is_that_of_the_relaxed_weights() -> None:
+    alpha = torch.randn(3, 4, dtype=torch.float64, generator=generator()).requires_grad_()
+    noise = gumbel_noise(alpha, generator(1))
+    weight = torch.randn(3, 4, dtype=torch.float64, generator=generator(2))
+    (found,) = torch.autograd.grad((Gumbel(2.0)(alpha, noise) * weight).sum(), alpha)
+    (wanted,) = torch.autograd.grad((((alpha.log_softmax(1) + noise) / 2.0).softmax(1) * weight).sum(), alpha)
+    assert torch.allclose(found, wanted)
+    assert torch.allclose(found.sum(1), torch.zeros(3, dtype=torch.float64), atol=1e-12)  # so `tangent` changes nothing
+
+
+def test_the_temperature_falls() -> None:
+    taus = [Gumbel.falling(k, 11, start=10, end=0.1).tau for k in range(11)]
+    assert taus[0] == 10
+    assert taus[-1] == pytest.approx(0.1)
+    assert all(a - b == pytest.approx(0.99) for a, b in itertools.pairwise(taus))
+    assert Gumbel.falling(0, 1).tau == 10
+    with pytest.raises(ValueError, match="no step 3 of 3"):
+        Gumbel.falling(3, 3)
+    with pytest.raises(ValueError, match="give a number above 0"):
+        Gumbel(0.0)
+
+
+def test_the_same_seed_is_the_same_function() -> None:
+    space = cells()
+    theta, lam = space.init(generator()), space.starts(generator(1))[0]
+    losses = [space.training(theta, lam, batch(), generator(s)) for s in (3, 3, 4)]
+    assert losses[0] == losses[1] != losses[2]
+    assert space.validation(theta, lam, batch(), generator(3)) == losses[0]
+
+
+def test_a_sharp_logit_is_the_cell_itself() -> None:
+    cell = Cell("3ns31p")
+    space = cells(candidates=[cell], sharpness=60.0)
+    theta, lam = space.init(generator()), space.starts(generator(1))[0]
+    own = torch.nn.functional.cross_entropy(space.net(theta, Mixture(batch().x, cell.weights)), batch().y)  # type: ignore[arg-type]
+    assert torch.allclose(space.training(theta, lam, batch(), generator(2)), own)
+    assert space.cell(lam) == cell
+    assert space.starts(generator()).shape == (1, space.size) == (1, 30)
+
+
+def test_gdas_leaves_out_the_gradient_of_what_was_not_drawn() -> None:
+    whole = cells()
+    sampled = Cells(Net(Supernet(channels=1, classes=2, size=4, width=4, stages=1, sampled=True)))
+    theta = whole.init(generator())
+    lam = whole.starts(generator(1))[0].requires_grad_()
+    values, gradients = [], []
+    for space in (whole, sampled):
+        value = space.training(theta, lam, batch(), generator(5))
+        values.append(value)
+        gradients.append(torch.autograd.grad(value, lam)[0])
+    assert torch.allclose(values[0], values[1])
+    assert not torch.allclose(gradients[0], gradients[1])
+    # Of each edge's softmax the sampled gradient is g_k (onehot_k - soft) / tau: one number an edge decides it.
+    edges = gradients[1].view(6, 5)
+    assert torch.allclose(edges.sum(1), torch.zeros(6), atol=1e-6)
+    assert torch.allclose(sampled.tangent(gradients[1]), gradients[1], atol=1e-7)
+
+
+def test_hypergradients_can_be_taken_twice() -> None:
+    space = cells()
+    theta = space.init(generator()).double().requires_grad_()
+    lam = space.starts(generator(1))[0].double().requires_grad_()
+    x = batch().x.double().requires_grad_()
+    loss = space.validation(theta, lam, Batch(x, batch().y), generator(5))
+    (g,) = torch.autograd.grad(loss, lam, create_graph=True)
+    (gx,) = torch.autograd.grad(g.square().sum(), x)
+    d = torch.randn(x.shape, dtype=torch.float64, generator=generator(6))
+
+    def value(x: Tensor) -> Tensor:
+        (g,) = torch.autograd.grad(space.validation(theta, lam, Batch(x, batch().y), generator(5)), lam)
+        return g.square().sum()
+
+    slope = (value(x + 1e-6 * d) - value(x - 1e-6 * d)) / 2e-6
+    assert torch.allclose((gx * d).sum(), slope, rtol=1e-4)
+
+
+def test_a_list_of_networks_is_a_space() -> None:
+    nets = [Net(nn.Sequential(nn.Flatten(), nn.Linear(16, width), nn.Tanh(), nn.Linear(width, 2))) for width in (3, 5)]
+    space, sampled = Alternatives(nets, sharpness=60.0), Alternatives(nets, sharpness=60.0, sampled=True)
+    theta = space.init(generator())
+    assert len(theta) == nets[0].size + nets[1].size
+    starts = space.starts(generator(2))
+    assert sorted(starts.argmax(1).tolist()) == [0, 1]
+    for lam in starts:
+        own = space.parts(theta)[int(lam.argmax())]
+        wanted = torch.nn.functional.cross_entropy(nets[int(lam.argmax())](own, batch().x), batch().y)
+        for one in (space, sampled):
+            assert torch.allclose(one.validation(theta, lam, batch(), generator(1)), wanted)
+    lam = torch.zeros(2, requires_grad=True)
+    g = torch.autograd.grad(space.training(theta, lam, batch(), generator(1)), lam)[0]
+    assert torch.allclose(space.tangent(g), g, atol=1e-7)
+    assert torch.equal(space.project(lam), lam)
+
+
+def test_what_is_no_space_is_refused() -> None:
+    with pytest.raises(ValueError, match="is no supernet"):
+        Cells(Net(nn.Linear(2, 2)))
+    with pytest.raises(ValueError, match="nothing to choose among 1"):
+        Alternatives([Net(nn.Linear(2, 2))])
+
+
+def test_hcdc_condenses_for_architectures() -> None:
+    """The objective's gradient on a space of cells is that of its value, and descending it turns the hypergradients."""
+    from condensery.bilevel.learner import Converged, Momentum
+    from condensery.bilevel.solve import AutoNeumann
+    from condensery.methods.hcdc import HCDC, Pieces
+    from condensery.synthetic import Images
+
+    space = cells(candidates=[Cell("3ns31p"), Cell("1ssps3")])
+    g = generator(3)
+    train = Batch(torch.randn(8, 1, 4, 4, generator=g).double(), torch.arange(8) % 2)
+    real = Batch(torch.randn(20, 1, 4, 4, generator=g).double(), torch.arange(20) % 2)
+    images = Images(torch.randn(4, 1, 4, 4, generator=g).double(), torch.tensor([0, 0, 1, 1]))
+    learner = Converged(Momentum(0.05), solve=AutoNeumann(4), matrix=False, warm=False)
+    method = HCDC(space, train, Pieces.of(real), g, learner=learner, steps=4, every=2, repeat=1000, lr_set=0.05)
+    value = method(images)
+    (gradient,) = torch.autograd.grad(value, images.values)
+    directions, found = numerical_gradient(lambda: method(images), images.values, directions=2)
+    wanted = (directions * gradient).flatten(1).sum(1)
+    assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-9)
+    optimizer = method.optimizer(images)
+    for _ in range(15):
+        optimizer.zero_grad()
+        method(images).backward()
+        optimizer.step()
+    assert method(images) < 0.85 * value
