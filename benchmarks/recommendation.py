@@ -56,7 +56,7 @@ SPLIT_SEED = 2020
 PSEUDO = {"ciao": 0.9, "gowalla": 0.3}  # section 4.1.4
 WATCHED = 1000  # validation users that stop a training
 LEARNED = ["even", "doscond", "dconrec-paper", "dconrec-authors", "dconrec", "first-order"]
-UNSEEN = {"proxy-half": 0.5, "proxy-recorded": 0.0}  # of `proxy_best`, by a proxy at its best
+UNSEEN = {"proxy-half": 0.5, "proxy-quarter": 0.25, "proxy-recorded": 0.0}  # of `proxy_best`, by a proxy at its best
 METHODS = ["full", "random", "majority", "svp", "svp-user", "proxy-best", *UNSEEN, *LEARNED]
 PROXY_PASSES = 15  # of SVP's
 
@@ -86,7 +86,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("--lr", type=float, help="of the scores, where it is Adam's")
         command.add_argument("--proxy-lr", type=float, default=5e-3)
         command.add_argument("--inner-epochs", type=int, default=1)
-        command.add_argument("--start", choices=["even", "best", "half"], default="even", help="of the probabilities")
+        command.add_argument("--start", choices=["even", "best", "proxy"], default="even", help="of the probabilities")
         command.add_argument("--on", choices=["validation", "whole"], default="validation", help="the outer loss")
         command.add_argument("--form", choices=[Form.SAMPLED.value, Form.TOP.value], default=Form.SAMPLED.value)
         command.add_argument("--tag", default="", help="added to the name of the result")
@@ -274,7 +274,7 @@ def settings(options: argparse.Namespace) -> Setting:
     changes: dict[str, Any] = {"pseudo": PSEUDO[options.dataset]}
     changes |= {"pseudo": 0.0} if "pseudo" in options.without or options.method == "doscond" else {}
     changes |= {"threshold": 0} if "tail" in options.without or options.method == "doscond" else {}
-    changes |= {"begin": Begin.PROXY} if options.start == "half" else {}
+    changes |= {"begin": Begin.PROXY} if options.start == "proxy" else {}
     if options.method == "dconrec-paper":
         return Setting.paper(**changes)
     return Setting.authors(**changes) if options.method == "dconrec-authors" else Setting(**changes)
@@ -320,7 +320,7 @@ def learned(name: str, options: argparse.Namespace, data: LogData, generator: Ge
     """Prepare, descend, and take the log."""
     setting, model, known = settings(options), None, {}
     if setting.pseudo or options.start != "even":
-        model, known = proxy(options, data, best=options.start == "half")
+        model, known = proxy(options, data, best=options.start == "proxy")
     begun = time.process_time()
     start = None if options.start != "best" or model is None else leaning(data.train, model, options.ratio, setting)
     kept = dconrec.prepare(data.train, options.ratio, setting=setting, proxy=model, start=start, generator=generator)

@@ -213,6 +213,21 @@ class Runner:
         self.wait()
 
 
+def take_turns(runners: dict[str, Runner]) -> dict[str, dict[str, Any]]:
+    """Let every program do an iteration each in turn, to the end: their results."""
+    try:
+        for runner in runners.values():
+            runner.wait()
+        while racing := [runner for runner in runners.values() if runner.result is None]:
+            for runner in racing:
+                runner.go()
+    finally:
+        for runner in runners.values():
+            runner.process.kill()
+            runner.process.wait()
+    return {name: runner.result for name, runner in runners.items() if runner.result is not None}
+
+
 def race(setting: Setting, options: argparse.Namespace, environment: dict[str, str]) -> dict[str, dict[str, Any]]:
     """Run every program of a setting, an iteration each in turn."""
     peers = ["theirs", *([KEPT] if setting.ipc == 1 else [])] if options.checkout else []

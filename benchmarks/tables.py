@@ -77,6 +77,7 @@ def main() -> None:
 def section(match: re.Match[str]) -> str:
     """One marked section with its table."""
     from tables_hcdc import MAKERS as OF_HCDC
+    from tables_graphs import MAKERS as OF_GRAPHS
     from tables_kernels import MAKERS  # which takes from here what both need
     from tables_recommendation import MAKERS as OF_LOGS
     from tables_scale import MAKERS as OF_SCALE
@@ -89,6 +90,7 @@ def section(match: re.Match[str]) -> str:
         **OF_SEARCH,
         **OF_HCDC,
         **OF_SCALE,
+        **OF_GRAPHS,
         "demo": demo,
         "coresets": coresets,
         "networks": networks,

@@ -18,7 +18,8 @@ LOG_METHODS = {
     "svp-user": "SVP, hardest users",
     "proxy-best": "the proxy's best unseen items alone",
     "proxy-recorded": "the proxy's best recorded rows",
-    "proxy-half": "the proxy's best, half recorded, half unseen",
+    "proxy-quarter": "the proxy's best, a quarter of it unseen",
+    "proxy-half": "the proxy's best, half of it unseen",
     "even": "DConRec's pool, drawn evenly",
     "doscond": "DosCond",
     "dconrec-paper": "DConRec, paper's form",
@@ -43,7 +44,7 @@ PUBLISHED_RECALL: dict[tuple[str, str], tuple[float, float]] = {
 }
 STARTS = {
     "best": "starting from the proxy's best unseen items",
-    "half": "starting from the proxy's best, recorded and unseen",
+    "proxy": "starting from the proxy's best",
 }
 LEFT_OUT = {"pseudo": "pseudo data", "tail": "compensation"}
 
@@ -76,7 +77,7 @@ def log_title(r: dict[str, Any]) -> str:
     """The method, and how it differs from its default."""
     parts = [LOG_METHODS[r["method"]]]
     parts += ["without " + " and ".join(LEFT_OUT[w] for w in r["without"])] if r["without"] else []
-    parts += [STARTS[r["start"]]] * (r["start"] != "even")
+    parts += [STARTS[r["start"]]] if r["start"] in STARTS else []
     parts += ["loss on the whole log"] * (r["on"] == "whole") + ["most probable rows"] * (r["form"] == "top")
     return ", ".join(parts)
 

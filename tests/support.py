@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from condensery import nets
+from condensery.data.graphs import GraphData, Split, graph_data
 from condensery.data.labelled import Labelled
 from condensery.data.whitening import Identity
 from condensery.experts import Held, HeldConvexified, Waypoints, convexify_held
 from condensery.net import Net
+from condensery.nets.graph import SGC, GraphNet
 from condensery.synthetic import Images
 
 
@@ -33,6 +37,17 @@ def tiny_net(*, classes: int = 3, channels: int = 1, size: int = 8, width: int =
 def tiny_images(data: Labelled, per_class: int | list[int] = 2, *, seed: int = 0, **options: object) -> Images:
     """Synthetic images that start from `data`."""
     return Images.from_real(data, per_class, torch.Generator().manual_seed(seed), **options)
+
+
+FEW_EXPERTS = [
+    "experts.count=1",
+    "experts.steps=30",
+    "inner_steps=3",
+    "expert_epochs=2",
+    "max_start=2",
+    "start_every=1",
+]
+"""Settings of SFGC, and with a window GEOM, that take no time."""
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -74,3 +89,35 @@ def numerical_gradient(function: object, p: Tensor, directions: int = 4, eps: fl
             p += eps * d
             slopes.append((up - down) / (2 * eps))
     return ds, torch.stack(slopes)
+
+
+def communities(*, n: int = 60, weighted: bool = False, inductive: bool = False) -> GraphData:
+    """Three communities with noisy features; the graph helps. Half of the nodes train, unevenly over the classes."""
+    g = generator(7)
+    y = (torch.arange(n) % 6).clamp(max=2)
+    chance = torch.where(y[:, None] == y, 0.3, 0.03)
+    edges = (torch.rand(n, n, generator=g) < chance).triu(1).nonzero().T
+    x = 0.7 * torch.randn(n, 4, generator=g)
+    x[torch.arange(n), y] += 1
+    order = torch.randperm(n, generator=g)
+    split = Split(*(part.sort().values for part in order.split([30, 15, 15])))
+    weights = 0.5 + torch.rand(edges.shape[1], generator=g) if weighted else None
+    return graph_data("communities", x, edges, y, split=split, weights=weights, inductive=inductive)
+
+
+def tiny_graph_net(kind: type[GraphNet] = SGC, **options: object) -> Net:
+    """A graph network of width 5 for `communities`."""
+    with torch.random.fork_rng(devices=[]):  # a new module's first weights are PyTorch's own draw
+        return Net(kind(features=4, classes=3, width=5, **options))  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def central_difference(value: Callable[[], Tensor], p: Tensor, direction: Tensor, step: float = 1e-6) -> float:
+    """How a value changes along a direction of a parameter, which is put back."""
+    before = p.clone()
+    p.copy_(before + step * direction)
+    up = float(value())
+    p.copy_(before - step * direction)
+    down = float(value())
+    p.copy_(before)
+    return (up - down) / (2 * step)

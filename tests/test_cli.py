@@ -353,6 +353,9 @@ def test_the_demonstration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         return load(name, *arguments, overrides=small if name != "herding" else [TINY[1], TINY[5]])  # type: ignore[arg-type]
 
     monkeypatch.setattr(demo.recipes, "load", quick)
+    of_graph = demo.for_graphs.load
+    tiny = ["steps=2", "eval.steps=4", "eval.check_every=2", "test.width=4"]
+    monkeypatch.setattr(demo.for_graphs, "load", lambda *a, **k: of_graph(*a, **k, overrides=tiny))
     monkeypatch.setattr(demo, "NETWORKS", 2)
     done = call("demo", "--out", "d")
     for words in (
@@ -364,12 +367,20 @@ def test_the_demonstration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "(n=2)",
         "d/picture.png",
         "time to make",
+        "full graph",
+        "condensery show d/gcond",
         "Everything took",
     ):
         assert words in done.out
     assert Path("d/dm/artifact.safetensors").is_file()
-    rows = json.loads(call("demo", "--out", "d", "--json").out)["rows"]
-    assert [row["name"] for row in rows] == ["random subset", "Herding", "DM", "DSA", "full data"]
+    plain = json.loads(call("demo", "--out", "d", "--json").out)
+    assert [row["name"] for row in plain["rows"]] == ["random subset", "Herding", "DM", "DSA", "full data"]
+    assert [(row["name"], row["size"]["nodes"]) for row in plain["graph"]["rows"]] == [
+        ("random", 20),
+        ("GCond", 20),
+        ("full graph", 200),
+    ]
+    assert Path(plain["graph"]["artifact"]).is_file()
 
 
 def program(*arguments: object, code: str = "", expected: int = 0) -> subprocess.CompletedProcess[str]:

@@ -9,16 +9,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from condensery import recipes
 from condensery.cli import app
-from condensery.cli.compare import applicable
+from condensery.cli.cells import applicable
 from condensery.cli.condense import quick
 
 
 def test_is_two_settings_that_the_users_own_override() -> None:
     assert quick(False) == []
     assert quick(True) == ["precision=bf16", "compiled=true"]
-    from condensery import recipes
-
     plan = recipes.load("dm", "digits", 1, overrides=[*quick(True), "precision=none"])
     assert plan.options["compiled"] is True
     assert plan.options["precision"] is None
@@ -26,10 +25,10 @@ def test_is_two_settings_that_the_users_own_override() -> None:
 
 def test_coresets_do_without_them() -> None:
     settings = [*quick(True), "embedding=pixels"]
-    suited = applicable(["dm", "herding"], [*settings, "steps=3"], optional=quick(True))
+    suited = applicable(["dm", "herding"], [*settings, "steps=3"], recipes.names, optional=quick(True))
     assert suited["herding"] == ["embedding=pixels"]
     assert suited["dm"] == [*quick(True), "steps=3"]
-    assert applicable(["herding"], quick(True), optional=quick(True)) == {"herding": []}
+    assert applicable(["herding"], quick(True), recipes.names, optional=quick(True)) == {"herding": []}
 
 
 def test_no_compiler_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

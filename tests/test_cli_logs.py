@@ -13,7 +13,8 @@ import torch
 
 from commands import call, complaint
 from condensery import catalog, log_runs
-from condensery.cli import logs
+from condensery.catalog import Kind
+from condensery.cli import kinds
 from condensery.data import read_log
 from condensery.log_artifact import LogArtifact
 
@@ -264,9 +265,12 @@ def test_lists_tell_the_kind_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("condense TABLE --method dm", "is a recommendation log and dm is for images"),
         ("select generated-log", "select --coreset random, majority, svp or proxy-best"),
         ("compare generated-log --methods dm,dconrec", "and dm is for images"),
-        ("condense digits --method dconrec", "DConRec is for recommendation logs and digits holds images"),
+        (
+            "condense digits --method dconrec",
+            "digits holds images and dconrec is for recommendation logs; use condense",
+        ),
         ("condense . --method dconrec", "holds images"),
-        ("compare digits --methods svp", "or choose a method or coreset for images, such as dm"),
+        ("compare digits --methods svp", "or select --coreset uniform, herding, k-center"),
         ("condense digits --ratio 0.5", "give images per class with --ipc"),
         ("compare digits --ratio 0.5", "give images per class with --ipc"),
         ("condense generated-log --method dconrec --ipc 3", "--ipc is for images; give --ratio for a log"),
@@ -315,4 +319,4 @@ def test_a_damaged_log_is_one_sentence(made: Path) -> None:
             command, "a.safetensors"
         )
         assert "not a readable safetensors file" in complaint(command, "b.safetensors")
-    assert not logs.is_log_artifact(Path("nosuch"))
+    assert kinds.of_file(Path("nosuch")) is Kind.IMAGES

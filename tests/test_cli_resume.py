@@ -15,6 +15,7 @@ import torch
 
 import condensery
 from condensery.artifact import Artifact
+from condensery.graph_artifact import GraphArtifact
 from condensery.journal import read
 
 COMMAND = [sys.executable, "-c", "from condensery.cli import main; main()"]
@@ -59,6 +60,25 @@ def test_killed_and_resumed_is_the_same_bit_for_bit(method: str, moments: tuple[
     assert json.loads(done.stdout)["steps"] == STEPS[method]
     logs = [[(e.step, e.loss) for e in read(folder / "log.jsonl")] for folder in (killed, whole)]
     assert [step for step, _ in logs[0]] == list(range(1, STEPS[method] + 1))
+    assert logs[0] == logs[1]
+
+
+def test_a_graph_killed_and_resumed_is_the_same_bit_for_bit(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    settings = ["steps=200", "outer=7", "inner=1", "hidden=8", "alternation=1/3"]
+    words = [*COMMAND[:3], "condense", "digits-graph", "--method", "gcond", "--nodes", "20", "--snapshot-every", "10"]
+    words += [word for setting in settings for word in ("--set", setting)]
+    assert run([*words, "--out", str(whole)]).returncode == 0
+    resumed = [*words, "--out", str(killed), "--resume"]
+    assert kill_after(resumed, killed, 50, signal.SIGKILL) == -signal.SIGKILL
+    assert not (killed / "artifact.safetensors").exists()
+    done = run([*resumed, "--json"])
+    assert done.returncode == 0, done.stderr
+    found, expected = (GraphArtifact.load(folder / "artifact.safetensors").graph().x for folder in (killed, whole))
+    assert torch.equal(found.features, expected.features)
+    assert torch.equal(found.graph.dense(), expected.graph.dense())
+    logs = [[(e.step, e.loss) for e in read(folder / "log.jsonl")] for folder in (killed, whole)]
+    assert [step for step, _ in logs[0]] == list(range(1, 201))
     assert logs[0] == logs[1]
 
 

@@ -108,7 +108,7 @@ def test_a_start_at_the_proxys_best_is_within_the_budget(pseudo: float) -> None:
     kept = prepare(DATA.train, 0.4, setting=setting, proxy=model, generator=g(7))
     assert kept.expected_size == pytest.approx(0.4 * len(DATA.train), rel=1e-5)
     chosen = dconrec.proxy_best(
-        DATA.train, model, round(0.4 * len(DATA.train)), generator=g(7), unseen=0.5 if pseudo else 0.0
+        DATA.train, model, round(0.4 * len(DATA.train)), generator=g(7), unseen=pseudo / (1 + pseudo)
     )
     scores = kept.scores.detach()
     likely = scores > 0.5

@@ -143,6 +143,10 @@ def test_every_coreset_is_described() -> None:
     page = (ROOT / "docs" / "recommendation.md").read_text()
     for entry in catalog.LOG_CORESETS.values():
         assert f"`{entry.load().__name__}`" in page
+    page = (ROOT / "docs" / "graphs.md").read_text()
+    for name, entry in catalog.GRAPH_CORESETS.items():
+        assert f"`{entry.load().__name__}`" in page
+        assert f"`{name}`" in page
 
 
 def test_the_map_names_every_module() -> None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condensery.coresets import graphs as coresets
-from condensery.data.graphs import GraphData, Split, digits_graph, graph_data
+from condensery.data.graphs import GraphData, digits_graph
 from condensery.data.labelled import Labelled
 from condensery.data.whitening import Identity
 from condensery.evaluate.nodes import NodeRecipe, Nodes, score_nodes
@@ -29,28 +29,13 @@ from condensery.net import Net
 from condensery.nets.graph import APPNP, GCN, GDC, GIN, SAGE, SGC, GraphNet, NodeMLP, Polynomial
 from condensery.nets.layers import Activation
 from condensery.synthetic import Images
-from support import generator
+from support import central_difference, communities, generator, tiny_graph_net
 
 WHOLE = (None, None)
 
 
-def communities(*, n: int = 60, weighted: bool = False, inductive: bool = False) -> GraphData:
-    """Three communities with noisy features; the graph helps. Half of the nodes train, unevenly over the classes."""
-    g = generator(7)
-    y = (torch.arange(n) % 6).clamp(max=2)
-    chance = torch.where(y[:, None] == y, 0.3, 0.03)
-    edges = (torch.rand(n, n, generator=g) < chance).triu(1).nonzero().T
-    x = 0.7 * torch.randn(n, 4, generator=g)
-    x[torch.arange(n), y] += 1
-    order = torch.randperm(n, generator=g)
-    split = Split(*(part.sort().values for part in order.split([30, 15, 15])))
-    weights = 0.5 + torch.rand(edges.shape[1], generator=g) if weighted else None
-    return graph_data("communities", x, edges, y, split=split, weights=weights, inductive=inductive)
-
-
 def tiny(kind: type[GraphNet] = SGC, **options: Any) -> Net:
-    with torch.random.fork_rng(devices=[]):  # a new module's first weights are PyTorch's own draw
-        return Net(kind(features=4, classes=3, width=5, **options))
+    return tiny_graph_net(kind, **options)
 
 
 def smooth(kind: type[GraphNet] = GCN, **options: Any) -> Net:
@@ -74,6 +59,9 @@ Make = Callable[[GraphData, torch.Generator], Any]
 OBJECTIVES: dict[str, Make] = {
     "GCond, linear": lambda d, g: GCond(tiny(), d, g, outer=3, inner=2, alternation=(1, 2)),
     "GCond, linear, few nodes": lambda d, g: GCond(tiny(), d, g, outer=3, inner=2, batch_real=4, alternation=(1, 2)),
+    "GCond, linear, sampled": lambda d, g: GCond(
+        tiny(), d, g, outer=3, inner=2, propagate_once=False, fanouts=(2, 2), batch_real=4, alternation=(1, 2)
+    ),
     "GCond, bias first": lambda d, g: GCond(tiny(APPNP, depth=1, hops=2, restart=0.0), d, g, outer=3, inner=2),
     "GCond, GCN": lambda d, g: GCond(smooth(), d, g, outer=3, inner=2, fanouts=WHOLE, alternation=(1, 2)),
     "GCond, sampled": lambda d, g: GCond(smooth(), d, g, outer=3, inner=2, fanouts=(2, 2), alternation=(1, 2)),
@@ -137,20 +125,9 @@ def test_gradient_against_finite_differences(name: str, adjacency: str) -> None:
     g = generator(11)
     for (key, p), gradient in zip(parameters.items(), grads, strict=True):
         direction = torch.randn(p.shape, generator=g, dtype=p.dtype)
-        slope = _slope(value, p, direction)
+        slope = central_difference(value, p, direction)
         ours = 0.0 if gradient is None else float((gradient * direction).sum())
         assert ours == pytest.approx(slope, rel=2e-5, abs=1e-8), key
-
-
-@torch.no_grad()
-def _slope(value: Callable[[], Tensor], p: Tensor, direction: Tensor, step: float = 1e-6) -> float:
-    before = p.clone()
-    p.copy_(before + step * direction)
-    up = float(value())
-    p.copy_(before - step * direction)
-    down = float(value())
-    p.copy_(before)
-    return (up - down) / (2 * step)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -286,17 +263,30 @@ def _same_gradients(graph: Graph, a: Tensor, b: Tensor) -> None:
         pytest.param(lambda: tiny(NodeMLP, depth=1), id="NodeMLP"),
     ],
 )
-def test_propagating_once_changes_nothing(net: Callable[[], Net], distance: Any) -> None:
+def test_closed_forms_change_nothing(net: Callable[[], Net], distance: Any) -> None:
     data, module = communities(weighted=True), net()
     graph = start(data, "pairwise").double()
     assert Linear.fits(module)
     options = {"fanouts": WHOLE, "alternation": None, "distance": distance, "outer": 3, "inner": 2}
-    quick = GCond(module, data, generator(), **options)
-    slow = GCond(module, data, generator(), propagate_once=False, **options)
-    for _ in range(4):
-        a, b = quick(graph), slow(graph)
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
-        _same_gradients(graph, a, b)
+    for once in (True, False):
+        quick, slow = (GCond(module, data, generator(), propagate_once=once, **options) for _ in range(2))
+        vars(slow)["_linear"] = None  # as a network that has no closed form
+        for _ in range(4):
+            a, b = quick(graph), slow(graph)
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+            _same_gradients(graph, a, b)
+
+
+def test_sampled_neighbours_of_a_linear_network_are_right_in_the_mean() -> None:
+    """One propagation of a draw is unbiased (`ClassBatches`), and the gradient is linear in it at theta = 0."""
+    data, net = communities(), tiny(SGC, hops=1)
+    exact, drawn = (GCond(net, data, generator(3), fanouts=(2,), propagate_once=once) for once in (True, False))
+    theta = torch.zeros(net.size)
+    want = torch.stack(exact._real_linear_gradients(Linear(net), theta, [0, 1, 2]))
+    draws = [torch.stack(drawn._real_linear_gradients(Linear(net), theta, [0, 1, 2])) for _ in range(600)]
+    assert not torch.equal(draws[0], draws[1])
+    spread = torch.stack(draws).std(0) / 600**0.5
+    assert bool(((torch.stack(draws).mean(0) - want).abs() <= 5 * spread + 1e-6).all())
 
 
 def test_only_linear_networks_of_one_layer_are_propagated_once() -> None:

@@ -370,12 +370,12 @@ def test_selections_have_exactly_the_budget(settings: tuple[str, ...], data: Log
     assert (made[0].form, made[0].pseudo) == (Form.SELECTED, 0)
 
 
-def test_what_a_proxy_thinks_best_is_half_unrecorded(data: LogData, source: LogSource) -> None:
+def test_what_a_proxy_thinks_best_is_a_quarter_unrecorded(data: LogData, source: LogSource) -> None:
     plan = logs.load("proxy-best", "", 0.3, overrides=["proxy.epochs=3", "proxy.dim=4"])
     told: list[int] = []
     made = log_runs.select(plan, data, source, tell=lambda epoch, score: told.append(epoch))
     budget = round(0.3 * len(data.train))
-    assert (len(made.log), made.pseudo, made.indices) == (budget, round(budget / 2), None)
+    assert (len(made.log), made.pseudo, made.indices) == (budget, round(budget / 4), None)
     assert told == [1, 2, 3]
     assert made.proxy["dim"] == 4
     whole = logs.load("proxy-best", "", 0.3, overrides=["proxy.epochs=3", "proxy.dim=4", "unseen=0"])

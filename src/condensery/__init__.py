@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from condensery.batch import Batch
     from condensery.condensed_log import Interactions
     from condensery.fitting import Execution, Held, Recipe, Trained, accuracy, fit, training
+    from condensery.graph import Graph
+    from condensery.graph_artifact import GraphArtifact
     from condensery.log_artifact import LogArtifact
     from condensery.loop import NotFinite, Objective, Snapshots, Step, condense, iterate, with_gradient
     from condensery.methods import (
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
         DSA,
         FTD,
         GCDM,
+        GEOM,
         KIP,
         MCT,
         MTT,
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
         RFAD,
         SATM,
         SATMDA,
+        SFGC,
         TESLA,
         VIG,
         DConRec,
@@ -50,12 +54,14 @@ _HOMES = {
     "batch": ("Batch",),
     "fitting": ("Execution", "Held", "Recipe", "Trained", "accuracy", "fit", "training"),
     "condensed_log": ("Interactions",),
+    "graph": ("Graph",),
+    "graph_artifact": ("GraphArtifact",),
     "log_artifact": ("LogArtifact",),
     "loop": ("NotFinite", "Objective", "Snapshots", "Step", "condense", "iterate", "with_gradient"),
     "methods": (
         *("BPTT", "CIG", "DATM", "DC", "DM", "DSA", "FRePo", "FTD", "KIP", "MCT", "MTT", "RCIG", "RFAD"),
         *("SATM", "SATMDA", "TESLA", "VIG", "DConRec", "DosCondRec"),
-        *("GCond", "DosCond", "GCDM"),
+        *("GCond", "DosCond", "GCDM", "SFGC", "GEOM"),
     ),
     "net": ("Net",),
     "synthetic": ("Identity", "Images", "MultiFormation", "Synthetic"),
@@ -72,6 +78,7 @@ __all__ = [
     "DSA",
     "FTD",
     "GCDM",
+    "GEOM",
     "KIP",
     "MCT",
     "MTT",
@@ -79,6 +86,7 @@ __all__ = [
     "RFAD",
     "SATM",
     "SATMDA",
+    "SFGC",
     "TESLA",
     "VIG",
     "Artifact",
@@ -89,6 +97,8 @@ __all__ = [
     "Execution",
     "FRePo",
     "GCond",
+    "Graph",
+    "GraphArtifact",
     "Held",
     "Identity",
     "Images",

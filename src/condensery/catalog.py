@@ -676,6 +676,24 @@ GRAPH_METHODS: dict[str, Method] = {
             2022,
             "https://arxiv.org/abs/2206.13697",
         ),
+        Method(
+            "sfgc",
+            "SFGC",
+            "condensery.methods:SFGC",
+            "nodes without edges that lead a network the way of experts trained on the whole graph",
+            "Zheng et al., Structure-free Graph Condensation, NeurIPS",
+            2023,
+            "https://arxiv.org/abs/2306.02664",
+        ),
+        Method(
+            "geom",
+            "GEOM",
+            "condensery.methods:GEOM",
+            "SFGC with experts that see easy nodes first, later starts by and by, and learned labels",
+            "Zhang et al., Toward Lossless Graph Condensation via Expanding Window Matching, ICML",
+            2024,
+            "https://arxiv.org/abs/2402.05011",
+        ),
     )
 }
 """Methods that condense a graph whose nodes are classified."""
@@ -932,7 +950,7 @@ def kind_of(spec: str) -> Kind | None:
         return Kind.GRAPH
     path = Path(spec)
     named = spec.lower() in DATASETS or spec.startswith("hf:")
-    return Kind.IMAGES if named or path.is_dir() or path.suffix == ".npz" else None
+    return Kind.IMAGES if named or path.is_dir() or (path.is_file() and path.suffix == ".npz") else None
 
 
 def adjacency(folder: Path, part: str) -> list[Path]:

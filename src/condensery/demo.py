@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from condensery import pictures, recipes, runs, scoring, selecting
+from condensery import graph_runs, pictures, recipes, runs, scoring, selecting
 from condensery.artifact import Artifact
 from condensery.catalog import DataSource
+from condensery.cli import graphs
 from condensery.cli.console import duration, emit, notes, say, show
-from condensery.evaluate import Row, random_subset
+from condensery.evaluate import Row, Scores, random_subset
+from condensery.evaluate.score import merged
 from condensery.evaluate.transfer import Trials
+from condensery.node_fitting import Nodes
+from condensery.recipes import graphs as for_graphs
 from condensery.runs import Folder
 
 if TYPE_CHECKING:
@@ -28,6 +32,7 @@ SEED = 0
 PER_CLASS = 1
 NETWORKS = 5
 METHODS = ("herding", "dm", "dsa")
+GRAPH, GRAPH_METHOD, GRAPH_NODES = "digits-graph", "gcond", 20
 
 
 @dataclass(frozen=True)
@@ -64,16 +69,21 @@ def run(out: Path, *, as_json: bool = False) -> list[Entry]:
             artifacts.append(_make(plan, data, source, Folder(out / name)))
         protocol = scoring.Protocol(Trials(n=NETWORKS, seed=SEED), full=None)
         entries = _score(artifacts, data, protocol, out, status)
+        joined, graph = _graph(Folder(out / GRAPH_METHOD), status)
     drawn = _draw(artifacts, data, out / "picture.png")
     if as_json:
-        emit({"picture": str(drawn), "rows": [_plain(entry, entries[-1]) for entry in entries]})
+        rows = [_plain(entry, entries[-1]) for entry in entries]
+        emit({"picture": str(drawn), "rows": rows, "graph": {**joined.to_json(), "artifact": str(graph.artifact)}})
         return entries
     show(_table(entries, data))
+    say("The same digits as a graph, each joined to its nearest neighbours, few of them labelled:")
+    show(graphs.table_of(joined.to_json()))
     best = max((entry for entry in entries if entry.folder is not None), key=lambda e: e.row.last.mean)
     assert best.folder is not None
     say(f"Picture of all four sets: {drawn}")
     say(f"The best set:             {best.folder.artifact}  ({best.row.name})")
     say(f"Look at it:               condensery info {best.folder.path}")
+    say(f"The small graph:          condensery show {graph.path}")
     say(f"Everything took {duration(time.monotonic() - begun)}.")
     return entries
 
@@ -91,6 +101,32 @@ def _make(plan: recipes.Plan, data: ImageData, source: DataSource, folder: Folde
     for _ in runs.advance(made, folder):
         pass
     return runs.finish(made, folder, source)
+
+
+def _graph(folder: Folder, status: Any) -> tuple[Scores, Folder]:
+    """The digits' graph condensed to a few nodes, beside random nodes and the whole graph."""
+    plan = for_graphs.load(GRAPH_METHOD, GRAPH, nodes=GRAPH_NODES)
+    source = graph_runs.GraphSource(GRAPH, reading=plan.data)
+    data = graph_runs.open_graph(source)
+    status.update(f"{plan.title}: making a graph of {GRAPH_NODES} nodes")
+    made = graph_runs.build(plan, data, seed=SEED)
+    _clear(folder)
+    folder.claim(graph_runs.settings(plan, source, data, seed=SEED))
+    for _ in graph_runs.advance(made, folder):
+        pass
+    artifact = graph_runs.finish(made, folder, source)
+    module, recipe = artifact.build_network(), artifact.training_recipe()
+    parts: dict[str, Any] = {
+        graph_runs.RANDOM: graph_runs.random_nodes(data, artifact.per_class),
+        plan.title: Nodes(*artifact.batch()),
+        graph_runs.FULL: Nodes.training(data),
+    }
+    rows = []
+    for name, part in parts.items():
+        status.update(f"training {NETWORKS} graph networks on {name}")
+        each = graph_runs.trained_on(part, data, module, recipe, name=name, n=NETWORKS, seed=SEED)
+        rows.append(merged(list(each)))
+    return Scores(tuple(rows), data.name, graph_runs.FULL), folder
 
 
 def _clear(folder: Folder) -> None:

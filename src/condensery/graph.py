@@ -175,7 +175,7 @@ class PairwiseMlp(Structure):
             )
         h = self._first_layer(values)
         for layer, scale, shift in zip(self.hidden, self.scales[1:], self.shifts[1:], strict=True):
-            h = torch.relu(_batch_norm(layer(h), scale, shift))
+            h = torch.relu_(_batch_norm(layer(h), scale, shift))
         s = self.last(h).view(n, n)
         return Adjacency.dense_matrix(_without_diagonal(torch.sigmoid((s + s.T) / 2)))
 
@@ -187,7 +187,7 @@ class PairwiseMlp(Structure):
         factor = self.scales[0] / deviation
         a = (a - a.mean(0)) * factor
         b = (b - b.mean(0)) * factor + self.shifts[0]
-        return torch.relu(a[:, None] + b).flatten(0, 1)
+        return torch.relu_(a[:, None] + b).flatten(0, 1)
 
 
 _EPS = 1e-5  # of batch normalisation, PyTorch's default

@@ -117,9 +117,11 @@ class GraphArtifact:
         return Batch(NodeInput(features, graph), y.to(place))
 
     def training_recipe(self) -> NodeRecipe:
-        """The recipe, with the learned step size as its learning rate if the graph has one."""
+        """The recipe, with the learned step size as its learning rate if the graph has one and the recipe is SGD's."""
         step = self.graph.step_size
-        return self.recipe if step is None else self.recipe.with_lr(float(step.detach()))
+        if step is None or not isinstance(self.recipe.optimizer, Sgd):
+            return self.recipe  # a step size was learned for plain descent, and says nothing to Adam
+        return self.recipe.with_lr(float(step.detach()))
 
     def build_network(self) -> nn.Module:
         """A fresh network of the kind that is trained on the graph.

@@ -128,15 +128,20 @@ def _panel(matrix: Tensor, counts: Sequence[int], names: Sequence[str], title: s
 def _name_classes(
     sheet: Image.Image, names: Sequence[str], middles: Sequence[int], place: tuple[int, int, int]
 ) -> None:
-    """Names at the left and, turned, below; those that would lie over the one before are left out."""
+    """Names at the left and below, turned where they are long; those that would lie over another are left out."""
     (left, top, side), font, draw = place, ImageFont.load_default(_SMALL), ImageDraw.Draw(sheet)
+    upright = max(font.getlength(name) for name in names) < side / len(names) - _GAP
     last = -_SMALL
     for name, middle in zip(names, middles, strict=True):
         if middle - last < _SMALL:
             continue
         last, text = middle, pictures.fit_text(name, font, _LABEL)
         draw.text((left - _GAP // 2, top + middle), text, _INK, font, anchor="rm")
+        below = top + side + _GAP // 2
+        if upright:
+            draw.text((left + middle, below), text, _INK, font, anchor="mt")
+            continue
         strip = Image.new("RGB", (round(font.getlength(text)) + 2, _SMALL + 5), _PAPER)
         ImageDraw.Draw(strip).text((0, (_SMALL + 5) / 2), text, _INK, font, anchor="lm")
         turned = strip.rotate(-90, expand=True)
-        sheet.paste(turned, (left + middle - turned.width // 2, top + side + _GAP // 2))
+        sheet.paste(turned, (left + middle - turned.width // 2, below))

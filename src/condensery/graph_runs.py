@@ -46,7 +46,9 @@ from condensery.graph import (
 )
 from condensery.graph_artifact import GraphArtifact
 from condensery.loop import Objective, result
+from condensery.methods.geom import with_soft_labels
 from condensery.net import Net
+from condensery.node_experts import record_for
 from condensery.node_fitting import NodeRecipe, Nodes, fit_nodes, node_accuracy
 from condensery.recipes import values
 from condensery.recipes.graphs import GraphPlan, GraphStart, NodeSelection, Reading
@@ -216,13 +218,16 @@ def settings(plan: GraphPlan, source: GraphSource, data: GraphData, *, seed: int
     return {"plan": plain, **where}
 
 
-def build(plan: GraphPlan, data: GraphData, *, seed: int = 0) -> GraphRun:
-    """Make the parts of a run.
+def build(
+    plan: GraphPlan, data: GraphData, *, seed: int = 0, on_experts: Callable[[float, int], None] | None = None
+) -> GraphRun:
+    """Make the parts of a run; experts that a method matches are recorded where they are not there yet.
 
     Args:
         plan: Of a method, not of a selection.
         data: On the device where the run is to be.
         seed: Gives one generator to the start of the graph and one to the method.
+        on_experts: Told of the recording of experts, see `experts.record_nodes`.
 
     Raises:
         ValueError: If the plan does not fit the graph.
@@ -231,9 +236,16 @@ def build(plan: GraphPlan, data: GraphData, *, seed: int = 0) -> GraphRun:
     entry = catalog.GRAPH_METHODS[plan.method]
     kinds = values.fields_of(entry.load())
     options = {name: values.object_of(value, kinds[name]) for name, value in plan.options.items()}
+    if isinstance(options.get("choice"), type):
+        options["choice"] = options["choice"](data)
     net = Net(build_network(plan.network, data))
-    objective = entry.load()(net, data, for_method, **options)
     synthetic = _start(plan, data, for_start)
+    source: Any = data
+    if plan.experts is not None:
+        source = record_for(plan, net, data, on_progress=on_experts)
+        if cast(GraphStart, plan.run).labels == "expert":
+            synthetic = with_soft_labels(net, source, synthetic)
+    objective = entry.load()(net, source, for_method, **options)
     return GraphRun(plan, data, seed, synthetic, objective, objective.optimizer(synthetic))
 
 
@@ -246,10 +258,17 @@ def counts_of(plan: GraphPlan, data: GraphData) -> list[int]:
     """Nodes of each class, in proportion to the training nodes.
 
     Raises:
-        ValueError: If they do not suffice for every class.
+        ValueError: If they do not suffice for every class, or a class has fewer.
     """
-    rule = CountRule.LARGEST_REMAINDER if plan.run is None else CountRule(plan.run.counts)
-    return class_counts(data.train_y.cpu(), plan.nodes, ratio=plan.ratio, classes=data.num_classes, rule=rule)
+    rule, y = CountRule.LARGEST_REMAINDER if plan.run is None else CountRule(plan.run.counts), data.train_y.cpu()
+    counts = class_counts(y, plan.nodes, ratio=plan.ratio, classes=data.num_classes, rule=rule)
+    for c, (count, there) in enumerate(zip(counts, torch.bincount(y).tolist(), strict=True)):
+        if count > there:
+            raise ValueError(
+                f"{sum(counts)} nodes need {count} training nodes of class {data.classes[c]!r}, which has {there}; ask "
+                "for fewer nodes."
+            )
+    return counts
 
 
 def advance(run: GraphRun, folder: Folder, watch: Watch | None = None) -> Iterator[Progress]:
@@ -310,7 +329,8 @@ def _start(plan: GraphPlan, data: GraphData, generator: Generator) -> Graph:
         ),
         "free": lambda: FreeAdjacency(view.subgraph(chosen).adjacency.dense()),
     }
-    return Graph.from_index(view, chosen, adjacency=structures[start.structure]()).to(data.device)
+    structure = structures[start.structure]()
+    return Graph.from_index(view, chosen, adjacency=structure, step_size=start.step_size).to(data.device)
 
 
 # --- selections
@@ -388,7 +408,7 @@ def _artifact(
     indices: Tensor | None = None,
 ) -> GraphArtifact:
     plain = json.loads(json.dumps(plan.to_json()))
-    parts = ("nodes", "ratio", "options", "run", "network", "data", "evaluation")
+    parts = ("nodes", "ratio", "options", "run", "network", "experts", "data", "evaluation")
     sizes = dict(zip(("train", "validation", "test"), map(len, data.split), strict=True))
     return GraphArtifact(
         graph=graph.to("cpu"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["AdaBelief", "DroppedAdam", "Lamb"]
+__all__ = ["AdaBelief", "AdamSgd", "DroppedAdam", "Lamb"]
 
 
 class _Moments(Optimizer):
@@ -160,6 +160,37 @@ class Lamb(_Moments):
     def _trust(self, p: Tensor, change: Tensor) -> Tensor:
         size, step = p.norm(), change.norm()
         return torch.where((size > 0) & (step > 0), size / step, torch.ones_like(size))
+
+
+class AdamSgd(_Moments):
+    """Adam for some groups of parameters and SGD for others: what SFGC and GEOM move features and step size by.
+
+    Args:
+        params: Groups with ``"params"`` and ``"lr"``; one that has ``"momentum"`` descends by SGD, ``v <- momentum v +
+            g``, ``p <- p - lr v``, the others by Adam.
+        betas: Decays of Adam's moments.
+        eps: Added to the root of Adam's corrected second moment.
+
+    Example:
+        >>> p, q = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+        >>> optimizer = AdamSgd([{"params": [p], "lr": 0.1}, {"params": [q], "lr": 0.1, "momentum": 0.5}])
+        >>> for _ in range(2):
+        ...     p.grad, q.grad = torch.tensor([2.0]), torch.tensor([2.0])
+        ...     optimizer.step()
+        >>> p.data, q.data
+        (tensor([-0.2000]), tensor([-0.5000]))
+    """
+
+    def __init__(self, params: Iterable[Any], *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+        super().__init__(params, lr=1e-3, betas=betas, eps=eps, weight_decay=0.0)
+
+    def _move(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> None:
+        if "momentum" not in group:
+            super()._move(p, g, group)
+            return
+        state = self.state[p]
+        state["velocity"] = g.clone() if not state else state["velocity"].mul_(group["momentum"]).add_(g)
+        p.sub_(group["lr"] * state["velocity"])
 
 
 class DroppedAdam(torch.optim.Adam):

@@ -51,7 +51,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.", show_default=True)] = Path("runs/demo"),
     as_json: o.Json = False,
 ) -> None:
-    """Condense handwritten digits in under a minute and compare: random subset, herding, DM and DSA."""
+    """Condense handwritten digits in about a minute and compare: herding, DM and DSA; then as a graph, by GCond."""
     from condensery import demo as demonstration
 
     demonstration.run(out, as_json=as_json)
@@ -157,7 +157,7 @@ def methods(
             find({n: n for d in DOMAINS.values() for n in d.names}, name, "method")
         sheets = [_method(kind, entry, as_json) for kind, entry in found]
         if as_json:
-            emit(sheets[0] if len(sheets) == 1 else sheets)
+            emit({**sheets[0], **({"also": sheets[1:]} if sheets[1:] else {})})
         return
     if as_json:
         keys = {Kind.IMAGES: "", Kind.LOG: "log_", Kind.GRAPH: "graph_"}
@@ -282,7 +282,7 @@ def _method(kind: Kind, entry: Method | Coreset, as_json: bool) -> dict[str, Any
             for group, kinds in groups.items()
             for name, (taken, default) in kinds.items()
         ]
-        return {**_entry(entry), "settings": settings}
+        return {**_entry(entry), "kind": kind.value, "settings": settings}
     say(f"{entry.title}, for {kind}: {entry.line}")
     if entry.paper:
         say(f"{entry.paper} {entry.year}, {entry.url}")

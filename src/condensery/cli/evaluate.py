@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from condensery.catalog import DATASETS, DataSource, Kind, network_name
-from condensery.cli import kinds
+from condensery.cli import alike, kinds
 from condensery.cli import options as o
 from condensery.cli.console import Interrupted, again, duration, emit, note, progress, say, show
 
@@ -77,17 +77,11 @@ def evaluate(
 
     kind = kinds.of_file(artifact)
     taken = ("artifact", "data", "nets", "n", "full", "epochs", "eval_budget", "seed", "device", "save", "data_root")
-    if kind is Kind.GRAPH:
+    if kind is not Kind.IMAGES:
         kinds.only_for(context, kind, *taken, "as_json")
-        scored = graphs.Scoring(n, seed, full, epochs, eval_budget)
-        place = graphs.Where(data, data_root, device.value)
-        graphs.evaluate(artifact, scored, place, nets=nets, save=save, as_json=as_json)
-        return
-    if kind is Kind.LOG:
-        kinds.only_for(context, kind, *taken, "as_json")
-        how = logs.Scoring(n, seed, full, epochs, eval_budget)
-        where = logs.Where(data, data_root, device.value)
-        logs.evaluate(artifact, how, where, nets=nets, save=save, as_json=as_json)
+        of: Any = graphs if kind is Kind.GRAPH else logs
+        how, where = of.Scoring(n, seed, full, epochs, eval_budget), alike.Where(data, data_root, device.value)
+        of.evaluate(artifact, how, where, nets=nets, save=save, as_json=as_json)
         return
     path = artifact_path(artifact)
     loaded = load(path)

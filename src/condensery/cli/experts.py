@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from condensery.catalog import CORESETS, METHODS, DataSource, find
+from condensery.catalog import CORESETS, GRAPH_METHODS, METHODS, DataSource, find
 from condensery.cli import options as o
 from condensery.cli.condense import network_options, per_class, quick
 from condensery.cli.console import Interrupted, again, emit, note, progress, say
@@ -72,6 +72,11 @@ def experts(
     """
     from condensery import planned_experts, recipes
 
+    if method.lower() in GRAPH_METHODS:
+        raise ValueError(
+            f"Experts on graphs are recorded by the run that matches them; use: condensery condense {data} "
+            f"--method {method.lower()}."
+        )
     if method.lower() not in CORESETS:
         find(METHODS, method, "method")
     source = DataSource(data, data_root, size, validation)

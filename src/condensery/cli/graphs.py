@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from condensery import catalog
 from condensery.catalog import GRAPH_CORESETS
-from condensery.cli import cells
+from condensery.cli import alike, cells
 from condensery.cli.console import Interrupted, again, duration, emit, note, progress, say, show
 from condensery.cli.console import size as bytes_of
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from condensery.data.graphs import GraphData
     from condensery.evaluate.score import Row
     from condensery.graph_artifact import GraphArtifact
-    from condensery.graph_runs import GraphSource
+    from condensery.graph_runs import GraphRun, GraphSource
     from condensery.node_fitting import NodeRecipe
     from condensery.recipes.graphs import GraphPlan
     from condensery.runs import Folder, Watch
@@ -134,7 +134,7 @@ def condense_into(folder: Folder, plan: GraphPlan, asked: Asked, *, watch: Watch
 
     source = asked.source(plan)
     data = open_graph(source, asked.device)
-    run = graph_runs.build(plan, data, seed=asked.seed)
+    run = _built(plan, data, asked.seed)
     folder.claim(graph_runs.settings(plan, source, data, seed=asked.seed), resume=resume)
     if folder.finished:
         note(f"{folder.path} is finished already; nothing is left to do.")
@@ -148,6 +148,19 @@ def condense_into(folder: Folder, plan: GraphPlan, asked: Asked, *, watch: Watch
         return graph_runs.finish(run, folder, source)
     except KeyboardInterrupt:
         raise Interrupted(f"go on with: {again('--resume')}") from None
+
+
+def _built(plan: GraphPlan, data: GraphData, seed: int) -> GraphRun:
+    """A run; the experts that it matches, if it does, are recorded first, with a progress bar."""
+    from condensery import graph_runs
+
+    if plan.experts is None:
+        return graph_runs.build(plan, data, seed=seed)
+    try:
+        with progress(plan.experts.count, "experts", "looking") as bar:
+            return graph_runs.build(plan, data, seed=seed, on_experts=lambda done, _: bar.at(done, "recorded"))
+    except KeyboardInterrupt:
+        raise Interrupted(f"experts that are done are kept; go on with: {again()}") from None
 
 
 def select_into(folder: Folder, plan: GraphPlan, asked: Asked) -> GraphArtifact:
@@ -168,7 +181,7 @@ def load(path: Path) -> GraphArtifact:
     """A condensed graph from a file or a run's folder."""
     from condensery.graph_artifact import GraphArtifact
 
-    return GraphArtifact.load(_file(path))
+    return GraphArtifact.load(alike.file_of(path))
 
 
 def open_graph(source: GraphSource, device: str, fit: Any = None) -> GraphData:
@@ -185,20 +198,8 @@ def open_graph(source: GraphSource, device: str, fit: Any = None) -> GraphData:
 
 def report(artifact: GraphArtifact, folder: Folder, *, as_json: bool) -> None:
     """Say what was made and where it is."""
-    how, spent = artifact.provenance, artifact.spent
-    if as_json:
-        files = {"folder": folder.path, "artifact": folder.artifact, "log": folder.log}
-        paths = {key: str(path) for key, path in files.items() if path.exists()}
-        facts = {key: how.get(key) for key in ("steps", "seconds", "loss", "budget", "recipe")}
-        named = {"method": artifact.method, "dataset": artifact.dataset, "per_class": artifact.per_class}
-        emit({**named, **facts, "seed": artifact.seed, "spent": spent, **paths})
-        return
-    steps = f"{how['steps']} steps, " if how.get("steps") else ""
-    say(f"{artifact.method} on {artifact.dataset}: {_size(artifact)}, {steps}{duration(how.get('seconds', 0.0))}")
-    say(f"  graph    {folder.artifact}")
-    if folder.log.is_file():
-        say(f"  log      {folder.log}")
-    say(f"  next     condensery evaluate {folder.path}")
+    more = {"per_class": artifact.per_class}
+    alike.report(artifact, folder, _size(artifact), "graph", more, as_json=as_json)
 
 
 def _announce(whole: GraphPlan, plan: GraphPlan) -> None:
@@ -220,10 +221,6 @@ def _size(artifact: GraphArtifact) -> str:
 
 def _name(data: str) -> str:
     return data.lower() if data.lower() in catalog.GRAPHS else data
-
-
-def _file(path: Path) -> Path:
-    return path / "artifact.safetensors" if path.is_dir() else path
 
 
 # --- evaluate
@@ -255,22 +252,7 @@ class Scoring:
         return shortened(recipe, steps=self.steps, budget=self.budget)
 
 
-@dataclass(frozen=True)
-class Where:
-    """Where a condensed graph is evaluated.
-
-    Attributes:
-        data: The graph as typed, or ``None`` for the one that it was made from.
-        root: Folder of a named graph.
-        device: Where to compute.
-    """
-
-    data: str | None
-    root: str | None
-    device: str
-
-
-def evaluate(path: Path, scoring: Scoring, where: Where, *, nets: str | None, save: bool, as_json: bool) -> None:
+def evaluate(path: Path, scoring: Scoring, where: alike.Where, *, nets: str | None, save: bool, as_json: bool) -> None:
     """``condensery evaluate`` for a condensed graph.
 
     Args:
@@ -285,7 +267,7 @@ def evaluate(path: Path, scoring: Scoring, where: Where, *, nets: str | None, sa
     from condensery.evaluate.score import Scores
 
     artifact = load(path)
-    data = open_graph(source_of(artifact, where.data, where.root), where.device, fit=lambda _: artifact.preprocessing)
+    data = open_graph(source_of(artifact, where), where.device, fit=lambda _: artifact.preprocessing)
     graph_runs.check_fits(artifact, data)
     modules = networks(nets, artifact)
     recipe = scoring.recipe(artifact.training_recipe())
@@ -295,7 +277,7 @@ def evaluate(path: Path, scoring: Scoring, where: Where, *, nets: str | None, sa
         raise Interrupted(f"nothing was left half-written; run again: {again()}") from None
     scores = Scores(tuple(rows), data.name, graph_runs.FULL).to_json()
     if save:
-        replace(artifact, scores=scores).save(_file(path))
+        replace(artifact, scores=scores).save(alike.file_of(path))
     if as_json:
         emit({**scores, "artifact": str(path), "recipe": describe(recipe)})
         return
@@ -343,7 +325,7 @@ def _row(
     return merged(done)
 
 
-def source_of(artifact: GraphArtifact, spec: str | None, root: str | None) -> GraphSource:
+def source_of(artifact: GraphArtifact, where: alike.Where) -> GraphSource:
     """Where an artifact's graph is: as recorded, or elsewhere, read in the same way.
 
     Raises:
@@ -352,12 +334,8 @@ def source_of(artifact: GraphArtifact, spec: str | None, root: str | None) -> Gr
     from condensery.graph_runs import GraphSource
     from condensery.recipes import graphs
 
-    recorded = artifact.provenance.get("data")
-    if not isinstance(recorded, Mapping) or not isinstance(recorded.get("spec"), str):
-        raise ValueError("The file does not say how its graph was read; condense the graph again.")
-    kept = recorded.get("root")
-    kept = kept if isinstance(kept, str) and Path(kept).is_dir() else None
-    return GraphSource(spec or recorded["spec"], root or (kept if spec is None else None), graphs.reading(recorded))
+    spec, root, plain = alike.recorded(artifact, where, "graph")
+    return GraphSource(spec, root, graphs.reading(plain))
 
 
 def networks(names: str | None, artifact: GraphArtifact) -> list[nn.Module]:
@@ -645,32 +623,26 @@ def facts(artifact: GraphArtifact) -> dict[str, Any]:
 
 def lines(artifact: GraphArtifact) -> list[tuple[str, str]]:
     """A condensed graph as people read it: names, and what there is to say of each."""
-    how, network, split = dict(artifact.provenance), dict(artifact.network), dict(artifact.split)
-    source, recipe, notes = how.pop("data", None), how.pop("recipe", ()), split.pop("notes", [])
-    if isinstance(how.get("seconds"), float):
-        how["seconds"] = duration(how["seconds"])
+    network, split = dict(artifact.network), dict(artifact.split)
+    notes = split.pop("notes", [])
     counts = [f"{name} {count}" for name, count in zip(artifact.classes, artifact.per_class, strict=True)]
     said = [
-        ("method", f"{artifact.method}, seed {artifact.seed}"),
-        ("data", f"{artifact.dataset} ({source['spec'] if isinstance(source, Mapping) else '?'})"),
+        *alike.heading(artifact),
         ("graph", f"{_size(artifact)}; {artifact.graph.values.shape[1]:,} features"),
         ("nodes of", ", ".join(counts)),
         ("edges", f"of weight at least {artifact.threshold:g}"),
         ("labels", artifact.graph.kind_of_labels),
-        ("preprocessing", _plain(artifact.preprocessing.config())),
-        ("network", f"{network.pop('net', '?')} ({_plain(network)})"),
+        ("preprocessing", alike.phrase(artifact.preprocessing.config())),
+        ("network", f"{network.pop('net', '?')} ({alike.phrase(network)})"),
         ("evaluation", describe(artifact.training_recipe())),
-        ("split", _plain(split)),
+        ("split", alike.phrase(split)),
     ]
-    said += [(name, _plain(part)) for name, part in artifact.options.items() if isinstance(part, Mapping)]
+    titles = {"network": "condensed with", "data": "reading"}
+    parts = [(name, part) for name, part in artifact.options.items() if isinstance(part, Mapping)]
+    said += [(titles.get(name, name), alike.phrase(part)) for name, part in parts if name != "evaluation"]
     said += [("cleaned", " ".join(map(str, notes)))] if notes else []
     said += [("chosen", f"{len(artifact.indices)} nodes of the real graph")] if artifact.indices is not None else []
-    return [
-        *said,
-        ("recipe", "; ".join(map(str, recipe))),
-        ("made", _plain(how)),
-        ("versions", _plain(artifact.versions)),
-    ]
+    return [*said, *alike.ending(artifact)]
 
 
 def old_scores(scores: Mapping[str, Any]) -> Table:
@@ -679,13 +651,4 @@ def old_scores(scores: Mapping[str, Any]) -> Table:
     Raises:
         ValueError: If they are not in this version's form.
     """
-    try:
-        return table_of(scores)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise ValueError(
-            "The scores in the file are not in the form that this version reads; evaluate the graph again."
-        ) from None
-
-
-def _plain(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items() if v is not None)
+    return alike.old_scores(scores, table_of, "graph")

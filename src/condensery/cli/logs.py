@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from condensery import catalog
 from condensery.catalog import LOG_CORESETS, LOGS
-from condensery.cli import cells
+from condensery.cli import alike, cells
 from condensery.cli.console import Interrupted, again, duration, emit, note, progress, say, show
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def load(path: Path) -> LogArtifact:
     """A condensed log from a file or a run's folder."""
     from condensery.log_artifact import LogArtifact
 
-    return LogArtifact.load(path / "artifact.safetensors" if path.is_dir() else path)
+    return LogArtifact.load(alike.file_of(path))
 
 
 # --- condense and select
@@ -158,20 +158,8 @@ def select_into(folder: Folder, plan: LogPlan, asked: Asked) -> LogArtifact:
 
 def report(artifact: LogArtifact, folder: Folder, *, as_json: bool) -> None:
     """Say what was made and where it is."""
-    how, spent = artifact.provenance, artifact.spent
-    if as_json:
-        files = {"folder": folder.path, "artifact": folder.artifact, "log": folder.log}
-        paths = {key: str(path) for key, path in files.items() if path.exists()}
-        facts = {key: how.get(key) for key in ("steps", "seconds", "loss", "budget", "recipe")}
-        named = {"method": artifact.method, "dataset": artifact.dataset, "ratio": artifact.ratio}
-        emit({**named, **facts, "seed": artifact.seed, "spent": spent, "proxy": dict(artifact.proxy), **paths})
-        return
-    steps = f"{how['steps']} steps, " if how.get("steps") else ""
-    say(f"{artifact.method} on {artifact.dataset}: {_size(artifact)}, {steps}{duration(how.get('seconds', 0.0))}")
-    say(f"  log      {folder.artifact}")
-    if folder.log.is_file():
-        say(f"  steps    {folder.log}")
-    say(f"  next     condensery evaluate {folder.path}")
+    more = {"ratio": artifact.ratio, "proxy": dict(artifact.proxy)}
+    alike.report(artifact, folder, _size(artifact), "log", more, as_json=as_json)
 
 
 def _open(source: LogSource, device: str) -> LogData:
@@ -261,22 +249,7 @@ class Scoring:
         return recipe
 
 
-@dataclass(frozen=True)
-class Where:
-    """Where a condensed log is evaluated.
-
-    Attributes:
-        data: The log as typed, or ``None`` for the one that it was made from.
-        root: Folder of a named log.
-        device: Where to compute.
-    """
-
-    data: str | None
-    root: str | None
-    device: str
-
-
-def evaluate(path: Path, scoring: Scoring, where: Where, *, nets: str | None, save: bool, as_json: bool) -> None:
+def evaluate(path: Path, scoring: Scoring, where: alike.Where, *, nets: str | None, save: bool, as_json: bool) -> None:
     """``condensery evaluate`` for a condensed log.
 
     Args:
@@ -290,7 +263,7 @@ def evaluate(path: Path, scoring: Scoring, where: Where, *, nets: str | None, sa
     from condensery import log_runs
 
     artifact = load(path)
-    opened = _open(source_of(artifact, where.data, where.root), where.device)
+    opened = _open(source_of(artifact, where), where.device)
     log_runs.check_ids(artifact, opened)
     models = models_of(nets, artifact)
     recipe = scoring.recipe(artifact.recipe)
@@ -301,7 +274,7 @@ def evaluate(path: Path, scoring: Scoring, where: Where, *, nets: str | None, sa
     plain = with_recovery([{**row.to_json(), "ratio": artifact.ratio} for row in rows])
     scores = {"dataset": opened.name, "rows": plain}
     if save:
-        replace(artifact, scores=scores).save(path / "artifact.safetensors" if path.is_dir() else path)
+        replace(artifact, scores=scores).save(alike.file_of(path))
     if as_json:
         emit({**scores, "artifact": str(path), "recipe": describe(recipe)})
         return
@@ -328,8 +301,8 @@ def _rows(artifact: LogArtifact, data: LogData, models: list[Model], recipe: Any
                 yield log_runs.merged(done)
 
 
-def source_of(artifact: LogArtifact, spec: str | None, root: str | None) -> LogSource:
-    """Where an artifact's log is: as recorded, or elsewhere with the same reading and split.
+def source_of(artifact: LogArtifact, where: alike.Where) -> LogSource:
+    """Where an artifact's log is: as recorded, or elsewhere, read in the same way.
 
     Raises:
         ValueError: If it is neither recorded nor given.
@@ -337,12 +310,8 @@ def source_of(artifact: LogArtifact, spec: str | None, root: str | None) -> LogS
     from condensery.log_runs import LogSource
     from condensery.recipes import logs
 
-    recorded = artifact.provenance.get("data")
-    if not isinstance(recorded, Mapping) or not isinstance(recorded.get("spec"), str):
-        raise ValueError("The file does not say how its log was read and split; condense the log again.")
-    kept = recorded.get("root")
-    kept = kept if isinstance(kept, str) and Path(kept).is_dir() else None
-    return LogSource(spec or recorded["spec"], root or (kept if spec is None else None), logs.reading(recorded))
+    spec, root, plain = alike.recorded(artifact, where, "log")
+    return LogSource(spec, root, logs.reading(plain))
 
 
 def models_of(names: str | None, artifact: LogArtifact) -> list[Model]:
@@ -634,29 +603,21 @@ def facts(artifact: LogArtifact) -> dict[str, Any]:
 
 def lines(artifact: LogArtifact) -> list[tuple[str, str]]:
     """A condensed log as people read it: names, and what there is to say of each."""
-    how, spent = dict(artifact.provenance), artifact.spent
-    source, recipe = how.pop("data", None), how.pop("recipe", ())
-    spec = source["spec"] if isinstance(source, Mapping) and "spec" in source else "?"
-    if isinstance(how.get("seconds"), float):
-        how["seconds"] = duration(how["seconds"])
+    source, spent = artifact.provenance.get("data"), artifact.spent
     said = [
-        ("method", f"{artifact.method}, seed {artifact.seed}"),
-        ("data", f"{artifact.dataset} ({spec})"),
+        *alike.heading(artifact),
         ("interactions", f"{_size(artifact)}, {spent['distinct']:,} distinct"),
         ("of", f"{spent['users']:,} users and {spent['items']:,} items"),
         ("form", artifact.form.value),
         ("evaluation", describe(artifact.recipe)),
-        ("split", _plain(artifact.split)),
+        ("split", alike.phrase(artifact.split)),
     ]
-    said += [(name, _plain(part)) for name, part in artifact.options.items() if isinstance(part, Mapping)]
-    said += [("reading", _plain({k: v for k, v in source.items() if k not in ("spec", "root")}))] if source else []
-    said += [("proxy trained", _plain(artifact.proxy))] if artifact.proxy else []
-    return [
-        *said,
-        ("recipe", "; ".join(map(str, recipe))),
-        ("made", _plain(how)),
-        ("versions", _plain(artifact.versions)),
-    ]
+    said += [(name, alike.phrase(part)) for name, part in artifact.options.items() if isinstance(part, Mapping)]
+    said += (
+        [("reading", alike.phrase({k: v for k, v in source.items() if k not in ("spec", "root")}))] if source else []
+    )
+    said += [("proxy trained", alike.phrase(artifact.proxy))] if artifact.proxy else []
+    return [*said, *alike.ending(artifact)]
 
 
 def old_scores(scores: Mapping[str, Any]) -> Table:
@@ -665,13 +626,4 @@ def old_scores(scores: Mapping[str, Any]) -> Table:
     Raises:
         ValueError: If they are not in this version's form.
     """
-    try:
-        return table_of(scores)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise ValueError(
-            "The scores in the file are not in the form that this version reads; evaluate the log again."
-        ) from None
-
-
-def _plain(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items() if v is not None)
+    return alike.old_scores(scores, table_of, "log")

@@ -2,8 +2,16 @@
 
 from condensery.experts.convexified import Convexified, HeldConvexified
 from condensery.experts.files import Layout
-from condensery.experts.optimizers import Asam, Gradient, Gsam, Optimizer, PlainSgd, Sam
-from condensery.experts.origin import origin_of
+from condensery.experts.nodes import (
+    Curriculum,
+    NodeRecording,
+    Pace,
+    node_difficulty,
+    record_node_expert,
+    record_nodes,
+)
+from condensery.experts.optimizers import Asam, Gradient, Gsam, Optimizer, PlainAdam, PlainSgd, Sam
+from condensery.experts.origin import origin_of, origin_of_nodes
 from condensery.experts.record import Recording, record, record_expert, record_together
 from condensery.experts.segment import Held, Segment, Trajectories
 from condensery.experts.store import Store, convexify, convexify_held, open_experts
@@ -13,13 +21,17 @@ __all__ = [
     "Asam",
     "Beta",
     "Convexified",
+    "Curriculum",
     "Curve",
     "Gradient",
     "Gsam",
     "Held",
     "HeldConvexified",
     "Layout",
+    "NodeRecording",
     "Optimizer",
+    "Pace",
+    "PlainAdam",
     "PlainSgd",
     "Recording",
     "Sam",
@@ -29,9 +41,13 @@ __all__ = [
     "Waypoints",
     "convexify",
     "convexify_held",
+    "node_difficulty",
     "open_experts",
     "origin_of",
+    "origin_of_nodes",
     "record",
     "record_expert",
+    "record_node_expert",
+    "record_nodes",
     "record_together",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from condensery.data.graphs import GraphData
 from condensery.data.labelled import Labelled
 from condensery.experts.files import Manifest, Stored
 from condensery.experts.origin import check_origin
@@ -109,7 +110,7 @@ class HeldConvexified:
             [Curve(c.points.to(device), c.betas, c.sizes.tolist()) for c in self.curves], self.origin
         )
 
-    def check(self, net: Net, data: Labelled, *, name: str = "") -> None:
+    def check(self, net: Net, data: Labelled | GraphData, *, name: str = "") -> None:
         """Refuse a network or data that the experts were not trained with, as far as it is known.
 
         Raises:

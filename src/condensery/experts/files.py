@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from condensery.configs import from_config, to_config
+from condensery.data.graphs import GraphData
 from condensery.data.labelled import Labelled
 from condensery.experts.origin import check_origin, refuse_difference
 from condensery.experts.segment import check_size
@@ -269,7 +270,7 @@ class Stored:
         other._device = torch.device(device)
         return other
 
-    def check(self, net: Net, data: Labelled, *, name: str = "") -> None:
+    def check(self, net: Net, data: Labelled | GraphData, *, name: str = "") -> None:
         """Refuse a network or data that the experts were not trained with.
 
         Raises:

@@ -59,6 +59,43 @@ class PlainSgd:
 
 
 @dataclass(frozen=True)
+class PlainAdam:
+    """Adam (Kingma & Ba, ICLR 2015), as PyTorch has it: the experts of SFGC and GEOM on Citeseer, Flickr and Reddit.
+
+    The state is the two moments and the number of steps, one after the other, ``[2 p + 1]``.
+
+    Args:
+        lr: Learning rate.
+        betas: Decays of the two moments.
+        weight_decay: Times theta is added to the gradient.
+        eps: Added to the root of the corrected second moment.
+
+    Example:
+        >>> theta, state = PlainAdam(lr=0.5).step(torch.tensor([1.0]), lambda theta: 2 * theta, None)
+        >>> theta
+        tensor([0.5000])
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    eps: float = 1e-8
+
+    def step(self, theta: Tensor, gradient: Gradient, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Descend the corrected mean of the gradients over the root of that of their squares."""
+        g, p = gradient(theta), theta.shape[-1]
+        if self.weight_decay:
+            g = g + self.weight_decay * theta
+        old = theta.new_zeros(*theta.shape[:-1], 2 * p + 1) if state is None else state
+        mean, square, count = old.split([p, p, 1], -1)
+        (first, second), count = self.betas, count + 1
+        mean, square = mean.lerp(g, 1 - first), square.lerp(g.square(), 1 - second)
+        spread = (square / (1 - second**count)).sqrt() + self.eps
+        theta = theta - self.lr * (mean / (1 - first**count)) / spread
+        return theta, torch.cat([mean, square, count], -1)
+
+
+@dataclass(frozen=True)
 class Sam:
     """Sharpness-aware minimisation (Foret et al., ICLR 2021, https://arxiv.org/abs/2010.01412), eq. 2 and 3.
 

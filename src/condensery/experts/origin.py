@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,11 +13,13 @@ from torch import Tensor
 
 from condensery import nets
 from condensery.configs import to_config
+from condensery.data.graphs import GraphData
 from condensery.data.labelled import Labelled
 from condensery.data.whitening import Prepared
 from condensery.net import Net
 
 if TYPE_CHECKING:
+    from condensery.experts.nodes import NodeRecording
     from condensery.experts.record import Recording
 
 _ROWS = 4096  # images digested at once: bounds the copies
@@ -48,14 +50,42 @@ def origin_of(net: Net, data: Labelled, recording: Recording, *, name: str = "")
     return json.loads(json.dumps(origin))  # as a file would give it back: tuples become lists
 
 
-def check_origin(what: str, origin: Mapping[str, Any], net: Net, data: Labelled, *, name: str = "") -> None:
+def origin_of_nodes(
+    net: Net, data: GraphData, recording: NodeRecording, labels: Tensor | None = None
+) -> dict[str, Any]:
+    """The same for an expert on a graph.
+
+    Args:
+        net: The network.
+        data: The graph.
+        recording: How it is trained.
+        labels: What a curriculum orders the nodes by; ``None`` for predicted labels.
+
+    Raises:
+        ValueError: If the network or the optimizer cannot be written down.
+    """
+    ordered = recording.curriculum is not None
+    origin = {
+        **_given(net, data, data.name),
+        "optimizer": to_config(recording.optimizer),
+        "every": recording.every,
+        "curriculum": to_config(recording.curriculum),
+        "labels": None if not ordered else "predicted" if labels is None else _digest_of([labels]),
+        "seed": recording.seed,
+    }
+    if ordered and labels is None:
+        origin["judge"] = recording.epochs  # how long the network that predicts them is trained
+    return json.loads(json.dumps(origin))
+
+
+def check_origin(what: str, origin: Mapping[str, Any], net: Net, data: Labelled | GraphData, *, name: str = "") -> None:
     """Refuse data, preprocessing or a network other than an origin's; where the origin is silent, nothing is refused.
 
     Args:
         what: How the message begins.
         origin: What `origin_of` gave when the experts were recorded.
         net: The network.
-        data: The training images.
+        data: The training images, or the graph.
         name: The data's name; where it is empty, it is not compared.
 
     Raises:
@@ -78,13 +108,33 @@ def refuse_difference(what: str, found: Mapping[str, Any], expected: Mapping[str
         raise ValueError(f"{what} were recorded with {field} {_short(was)}, not {_short(now)}; {fix}")
 
 
-def _given(net: Net, data: Labelled, name: str) -> dict[str, Any]:
-    tensors = {key: _sketch(value) for key, value in data.prepare.tensors().items()}
+def _given(net: Net, data: Labelled | GraphData, name: str) -> dict[str, Any]:
+    if isinstance(data, GraphData):
+        part, prepare = {"nodes": len(data), "digest": _digest_graph(data)}, data.preprocessing
+        fitted = {"features": _sketch(data.training_view().x)}
+    else:
+        part, prepare, fitted = {"images": len(data), "digest": _digest(data)}, data.prepare, {}
+    tensors = {key: _sketch(value) for key, value in prepare.tensors().items()}
     return {
-        "data": {"name": name, "images": len(data), "digest": _digest(data)},
-        "preprocessing": {**data.prepare.config(), "tensors": tensors},
+        "data": {"name": name, **part},
+        "preprocessing": {**prepare.config(), "tensors": tensors, **fitted},
         "network": nets.describe(net.module),
     }
+
+
+def _digest_graph(data: GraphData) -> str:
+    """Of what training sees but the features, which fitted numbers may have scaled: those are sketched."""
+    view = data.training_view()
+    weights = [] if view.weights is None else [view.weights]
+    return _digest_of([view.edges, *weights, view.train, view.train_y])
+
+
+def _digest_of(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in tensors:
+        digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def _digest(data: Labelled) -> str:

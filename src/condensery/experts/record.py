@@ -158,7 +158,7 @@ def record(
     folder = Path(folder)
     manifest = claim(folder, _manifest(net, data, recording, layout, name))
     task = _Task(folder, manifest, net, data, replace(recording, epochs=manifest.epochs))
-    missing = [i for i in range(count) if not _intact(folder, i)]
+    missing = [i for i in range(count) if not intact(folder, i)]
     done = count - len(missing)
 
     def tell(more: float = 0.0) -> None:
@@ -232,7 +232,7 @@ def _manifest(net: Net, data: Labelled, recording: Recording, layout: Layout | W
     return Manifest(origin_of(net, data, recording, name=name), kind, waypoints, recording.epochs, sizes)
 
 
-def _intact(folder: Path, index: int) -> bool:
+def intact(folder: Path, index: int) -> bool:
     """Whether an expert is there and can be trusted; a damaged one is named, and recorded again."""
     if not path_of(folder, index).is_file():
         return False
@@ -291,7 +291,7 @@ def _record_one(
                 x = recording.augment(x, generator)
             theta, state = recording.optimizer.step(theta, partial(passes.mean_gradient, x=x, y=y), state)
         points[epoch] = theta
-        _check_finite(points[epoch], index, epoch)
+        check_finite(points[epoch], index, epoch)
         if on_epoch is not None:
             on_epoch(epoch, theta)
     return points
@@ -319,7 +319,7 @@ def _record_several(
             theta, state = recording.optimizer.step(theta, partial(gradient, x=x, y=y), state)
         points[:, epoch] = theta
         for i, point in zip(indices, points[:, epoch], strict=True):
-            _check_finite(point, i, epoch)
+            check_finite(point, i, epoch)
         if on_epoch is not None:
             on_epoch(epoch, theta)
     return points
@@ -355,7 +355,12 @@ def _ready(data: Labelled) -> Labelled:
     return data.prepared() if isinstance(data.prepare, Whiten) else data
 
 
-def _check_finite(theta: Tensor, index: int, epoch: int) -> None:
+def check_finite(theta: Tensor, index: int, epoch: int) -> None:
+    """Stop where an expert's parameters ``[p]`` are not finite numbers.
+
+    Raises:
+        NotFinite: Naming the expert and the epoch.
+    """
     if not bool(torch.isfinite(theta).all()):
         raise NotFinite(
             f"Not finite: expert {index} in epoch {epoch}; lower the learning rate. Experts that are done are kept."

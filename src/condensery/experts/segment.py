@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from condensery.data.graphs import GraphData
 from condensery.data.labelled import Labelled
 from condensery.experts.origin import check_origin
 from condensery.net import Net
@@ -65,7 +66,7 @@ class Trajectories(Protocol):
     def to(self, device: torch.device | str) -> Trajectories:
         """The same with segments on another device."""
 
-    def check(self, net: Net, data: Labelled, *, name: str = "") -> None:
+    def check(self, net: Net, data: Labelled | GraphData, *, name: str = "") -> None:
         """Refuse a network or data that the experts were not trained with."""
 
 
@@ -144,7 +145,7 @@ class Held:
         """The same on another device."""
         return replace(self, thetas=self.thetas.to(device))
 
-    def check(self, net: Net, data: Labelled, *, name: str = "") -> None:
+    def check(self, net: Net, data: Labelled | GraphData, *, name: str = "") -> None:
         """Refuse a network or data that the experts were not trained with, as far as it is known.
 
         Raises:

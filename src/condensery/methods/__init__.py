@@ -13,6 +13,8 @@ from condensery.methods.frepo import FRePo
 from condensery.methods.ftd import FTD
 from condensery.methods.gcdm import GCDM
 from condensery.methods.gcond import GCond
+from condensery.methods.geom import GEOM
+from condensery.methods.gntk import GraphTangentScore
 from condensery.methods.kip import KIP, InfiniteNtk, Kernel, RandomNngp, RandomNtk
 from condensery.methods.linearised import Descent, Dual, Solver
 from condensery.methods.mct import MCT
@@ -21,6 +23,7 @@ from condensery.methods.rcig import RCIG
 from condensery.methods.regression import OuterLoss, Platt, Squared
 from condensery.methods.rfad import RFAD
 from condensery.methods.satm import SATM, SATMDA, Asam, Ascent, Gsam, Sam, Vasso
+from condensery.methods.sfgc import SFGC
 from condensery.methods.tesla import TESLA
 from condensery.methods.vig import VIG
 
@@ -33,6 +36,7 @@ __all__ = [
     "DSA",
     "FTD",
     "GCDM",
+    "GEOM",
     "KIP",
     "MCT",
     "MTT",
@@ -40,6 +44,7 @@ __all__ = [
     "RFAD",
     "SATM",
     "SATMDA",
+    "SFGC",
     "TESLA",
     "VIG",
     "Asam",
@@ -51,6 +56,7 @@ __all__ = [
     "Dual",
     "FRePo",
     "GCond",
+    "GraphTangentScore",
     "Gsam",
     "InfiniteNtk",
     "Kernel",

@@ -179,7 +179,8 @@ def proxy_best(train: Log, proxy: Recommender, budget: int, *, generator: torch.
         proxy: Gives the scores.
         budget: How many rows, between 0 and n.
         generator: A CPU generator: it orders users who are equals.
-        unseen: Share of the budget for items that users do not have; less where they have nearly all.
+        unseen: Share of the budget for items that users do not have; less where they have nearly all. It suits sparse
+            logs; where users have many rows, 0 may be better: let validation say.
 
     Returns:
         A log of `budget` rows with the same ids, the recorded ones first.
@@ -282,7 +283,7 @@ def prepare(
     if setting.begin is Begin.PROXY and start is None:
         if proxy is None or generator is None:
             raise ValueError("To begin at the proxy's best, give a proxy (fit_proxy) and a generator.")
-        unseen = 0.5 if setting.pseudo > 0 else 0.0
+        unseen = setting.pseudo / (1 + setting.pseudo)  # about the pool's share
         chosen = proxy_best(train, proxy, round(recorded), generator=generator, unseen=unseen)
         start = _leaning(chosen.contains(whole.users, whole.items))
     if setting.of_pool and start is None:  # the authors' code begins within r|D| and projects onto r|pool|

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call
+from torch.func import functional_call, vmap
 
 from condensery.adjacency import Adjacency, NodeInput
 from condensery.data.graph_batches import ClassBatch, ClassBatches
@@ -67,8 +67,8 @@ class GCond:
     the others the features, and the gradient is that of the part whose turn it is. On a graph whose structure has no
     parameters, such as `IdentityAdjacency` (this makes it GCond-X), all epochs move the features.
 
-    Where a network with one layer propagates linearly, as SGC does, the real features are propagated once, exactly,
-    and all gradients have closed forms (`Linear`). Other networks see real nodes with sampled or whole neighbourhoods.
+    Where a network with one layer propagates linearly, as SGC does, all gradients have closed forms (`Linear`), and the
+    real features are propagated once, exactly. Other networks see real nodes with sampled or whole neighbourhoods.
 
     Args:
         net: The architecture.
@@ -78,7 +78,8 @@ class GCond:
         inner: Steps of training between them.
         batch_real: Real nodes of each class in a step, or ``None`` for all.
         fanouts: Neighbours taken at each distance, ``None`` for all: see `ClassBatches`.
-        propagate_once: Whether the closed forms are used where they can be.
+        propagate_once: Whether real features are propagated once and exactly where that is possible, rather than along
+            the neighbours that are drawn at each step.
         distance: D.
         lr_net: Learning rate of the inner training.
         lr_features: Learning rate of the features.
@@ -97,7 +98,7 @@ class GCond:
     inner: int = 15
     batch_real: int | None = 256
     fanouts: Sequence[int | None] = (10, 5)
-    propagate_once: bool = True
+    propagate_once: bool = False
     distance: Distance = layerwise_distance
     lr_net: float = 0.01
     lr_features: float = 1e-4
@@ -136,7 +137,7 @@ class GCond:
 
     @cached_property
     def _linear(self) -> Linear | None:
-        return Linear(self.net) if self.propagate_once and Linear.fits(self.net) else None
+        return Linear(self.net) if Linear.fits(self.net) else None
 
     @cached_property
     def _batches(self) -> ClassBatches:
@@ -202,29 +203,43 @@ class GCond:
             return linear.gradient(theta, still, y)
 
         self._life = life.advanced(self.net, self.generator, x.features, training, self._rates)
-        theta, value = self._life.at(), x.features.new_zeros(())
-        for c, where in synthetic.rows().items():
-            target = self._real_linear_gradient(linear, theta, c)
-            ours = linear.gradient(theta, rows.rows(where), y[where])
-            value = value + _share(synthetic, c) * self.distance(self.net, ours, target)
-        return value
+        theta, places = self._life.at(), synthetic.rows()
+        target = torch.stack(self._real_linear_gradients(linear, theta, list(places)))
+        ours = linear.group_gradients(theta, rows, y, list(places.values()))
+        terms = vmap(partial(self.distance, self.net))(ours, target)
+        shares = [_share(synthetic, c) for c in places]
+        return sum((share * term for share, term in zip(shares, terms, strict=True)), start=terms.new_zeros(()))
 
-    def _real_linear_gradient(self, linear: Linear, theta: Tensor, c: int) -> Tensor:
-        members = self._real_rows(linear, theta.dtype)[c]
-        if self.batch_real is not None and len(members.features) > self.batch_real:
-            order = torch.randperm(len(members.features), generator=self.generator)[: self.batch_real]
-            members = members.rows(order.to(theta.device, non_blocking=True))
-        truth = torch.full((len(members.features),), c, device=theta.device)
-        return linear.gradient(theta, members, truth)
+    def _real_linear_gradients(self, linear: Linear, theta: Tensor, classes: list[int]) -> list[Tensor]:
+        rows = self._real_rows if self.propagate_once else self._sampled_rows
+        found = []
+        for c, members in zip(classes, rows(linear, theta.dtype, classes), strict=True):
+            truth = torch.full((len(members.features),), c, device=theta.device)
+            found.append(linear.gradient(theta, members, truth))
+        return found
 
-    def _real_rows(self, linear: Linear, dtype: torch.dtype) -> list[Propagated]:
-        """Propagated features of the training nodes of each class, computed once."""
+    def _real_rows(self, linear: Linear, dtype: torch.dtype, classes: list[int]) -> list[Propagated]:
+        """Propagated features of training nodes of each class, at most as many as are in a batch."""
         if dtype not in self._propagated:
             view = self.data.training_view()
             members = [view.members(c) for c in range(view.num_classes)]
             every = linear.propagated(NodeInput(view.x.to(dtype), view.adjacency), torch.cat(members))
             self._propagated[dtype] = every.split([len(part) for part in members])
-        return self._propagated[dtype]
+        return [self._drawn(self._propagated[dtype][c]) for c in classes]
+
+    def _drawn(self, members: Propagated) -> Propagated:
+        count = len(members.features)
+        if self.batch_real is None or count <= self.batch_real:
+            return members
+        order = torch.randperm(count, generator=self.generator)[: self.batch_real]
+        return members.rows(order.to(members.features.device, non_blocking=True))
+
+    def _sampled_rows(self, linear: Linear, dtype: torch.dtype, classes: list[int]) -> list[Propagated]:
+        """The same with the neighbours of this step: one draw for all classes, which may share neighbours."""
+        chosen = [self._batches.choose(c, self.generator) for c in classes]
+        features, graph = self._batches.around(torch.cat(chosen), self.generator)
+        first = torch.arange(sum(len(part) for part in chosen), device=features.device)
+        return linear.propagated(NodeInput(features.to(dtype), graph), first).split([len(part) for part in chosen])
 
     @cached_property
     def _propagated(self) -> dict[torch.dtype, list[Propagated]]:
@@ -485,12 +500,37 @@ class Linear:
             rows: Propagated nodes.
             y: Their labels, int64 ``[n]`` or rows ``[n, classes]``.
         """
-        layers = self.net.layers(theta)
-        logits = rows.features @ layers[self.weight].T + rows.ones * layers[self.bias]
-        p = logits.softmax(1)
-        hard = not y.is_floating_point()
-        excess = (p - F.one_hot(y, p.shape[1]) if hard else p * y.sum(1, keepdim=True) - y) / len(y)
+        excess = self._excess(theta, rows, y) / len(y)
         return self.net.flat({self.weight: excess.T @ rows.features, self.bias: excess.T @ rows.ones})
+
+    def group_gradients(self, theta: Tensor, rows: Propagated, y: Tensor, groups: Sequence[slice]) -> Tensor:
+        """`gradient` for each of some groups of nodes, ``[len(groups), net.size]``.
+
+        One product for all groups: its arithmetic is that of each group with the rows of all, which is less than what a
+        group's own small operations cost where nodes are as few as synthetic ones are.
+
+        Args:
+            theta: Parameters ``[net.size]``.
+            rows: Propagated nodes.
+            y: Their labels, int64 ``[n]`` or rows ``[n, classes]``.
+            groups: Where each group lies among them.
+        """
+        excess, k = self._excess(theta, rows, y), len(groups)
+        mean = excess.new_zeros((k, len(excess)))  # a row averages over a group
+        for i, where in enumerate(groups):
+            mean[i, where] = 1 / (where.stop - where.start)
+        blocks = (mean[:, None] * excess.T).flatten(0, 1)
+        parts = {self.weight: blocks @ rows.features, self.bias: blocks @ rows.ones}
+        return torch.cat([parts[name].view(k, -1) for name in self.net.layers(theta)], 1)
+
+    def _excess(self, theta: Tensor, rows: Propagated, y: Tensor) -> Tensor:
+        """The derivative of each node's cross entropy by its logits, ``[n, classes]``."""
+        layers = self.net.layers(theta)
+        logits = torch.addmm(rows.ones * layers[self.bias], rows.features, layers[self.weight].T)
+        p = logits.softmax(1)
+        if y.is_floating_point():
+            return p * y.sum(1, keepdim=True) - y
+        return p.scatter_add(1, y[:, None], p.new_full((len(y), 1), -1.0))
 
     def _along(self, context: Any, features: Tensor) -> Tensor:
         module = self.module

@@ -18,6 +18,7 @@ from condensery.synthetic import Images
 
 if TYPE_CHECKING:
     from condensery.experts import Segment, Trajectories
+    from condensery.graph import Graph
 
 
 @dataclass
@@ -137,7 +138,7 @@ def distance(last: Tensor, segment: Segment) -> Tensor:
     return (last - segment.target).square().sum() / (segment.start - segment.target).square().sum()
 
 
-def step_size(synthetic: Images) -> Tensor:
+def step_size(synthetic: Images | Graph) -> Tensor:
     """The learned step size of a synthetic set.
 
     Raises:

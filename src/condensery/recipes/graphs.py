@@ -6,6 +6,7 @@ condensed with one network and tested with another, so there are two.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
@@ -17,9 +18,12 @@ from condensery.recipes.values import (
     CountName,
     FeatureName,
     GraphInit,
+    LabelStart,
     LossName,
     NodeEmbedding,
+    NodeLayout,
     OptimizerName,
+    PaceName,
     ScheduleName,
     StructureName,
     Value,
@@ -65,6 +69,8 @@ class GraphStart:
         layers: Its layers.
         threshold: Edges that weigh less are left out of the result.
         counts: How the nodes are shared among the classes.
+        labels: Each node's class, or learned ones that start from what an expert says of the nodes.
+        step_size: Initial learned step size of methods that match experts, ``None`` for none.
     """
 
     steps: int | None = None
@@ -75,12 +81,56 @@ class GraphStart:
     layers: int = 3
     threshold: float = 0.01
     counts: CountName = "largest-remainder"
+    labels: LabelStart = "classes"
+    step_size: float | None = None
 
     def __post_init__(self) -> None:
         if min(self.steps or 0, self.epochs or 0) < 0 or self.threshold < 0:
             raise ValueError("steps, epochs and threshold cannot be negative; give positive numbers.")
         if self.hidden < 1 or self.layers < 2:
             raise ValueError(f"hidden is {self.hidden} and layers {self.layers}; give at least 1 and 2.")
+        if self.step_size is not None and self.step_size <= 0:
+            raise ValueError(f"step_size is {self.step_size:g}; give a first step size above 0.")
+
+
+@dataclass(frozen=True)
+class NodeExpertSettings:
+    """How the networks are trained whose trajectories a method matches; but for `count` SFGC's on Cora.
+
+    Attributes:
+        count: Number of experts.
+        steps: Steps of each, every one on all training nodes.
+        every: Steps between two points that are kept.
+        optimizer: What moves their weights.
+        lr: Its learning rate.
+        momentum: SGD's momentum.
+        weight_decay: Of SGD or Adam.
+        pace: How a curriculum grows to all training nodes, easy ones first; ``None`` for all from the start.
+        share: The share of them that it begins with.
+        curriculum_steps: Steps until it has them all.
+        layout: How points are kept: in full, or in half precision.
+        seed: Of the experts' first weights.
+    """
+
+    count: int = 20
+    steps: int = 2500
+    every: int = 10
+    optimizer: OptimizerName = "sgd"
+    lr: float = 0.4
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    pace: PaceName | None = None
+    share: float = 0.75
+    curriculum_steps: int = 1500
+    layout: NodeLayout = "half"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.every < 1 or self.steps < self.every:
+            raise ValueError(
+                f"{self.count} experts of {self.steps} steps with a point every {self.every} are none; give at least 1 "
+                "expert and as many steps as there are between two points."
+            )
 
 
 @dataclass(frozen=True)
@@ -114,21 +164,22 @@ class NodeSelection:
 
     Attributes:
         embedding: What stands for a node: the outputs of the test network trained on the whole graph, or its features.
-        proxy_steps: Steps of that training.
+        proxy_steps: Steps of that training; ``None``: as many as an evaluation has.
     """
 
     embedding: NodeEmbedding = "trained-net"
-    proxy_steps: int = 600
+    proxy_steps: int | None = None
 
     def __post_init__(self) -> None:
-        if self.proxy_steps < 1:
+        if self.proxy_steps is not None and self.proxy_steps < 1:
             raise ValueError(f"proxy_steps is {self.proxy_steps}; give 1 or more.")
 
 
-_GIVEN = ("net", "data", "generator")
-_PREFIXES = {"method": "", "run": "", "data": "", "network": "net.", "test": "test.", "evaluation": "eval."}
+_GIVEN = ("net", "data", "experts", "generator")
+_OWN_PREFIXES = {"experts": "experts.", "network": "net.", "test": "test.", "evaluation": "eval."}
+_PREFIXES = {"method": "", "run": "", "data": "", **_OWN_PREFIXES}
 _NETWORKS = ("network", "test")
-_CONDITIONS = ("datasets",)
+_CONDITIONS = ("datasets", "min_nodes", "max_nodes", "min_ratio", "max_ratio")
 
 
 @dataclass(frozen=True)
@@ -146,6 +197,7 @@ class GraphPlan:
         evaluation: How it is trained.
         run: How the run starts and how long it is, its `steps` always set; ``None`` for a selection.
         network: The network to condense with, empty for a selection.
+        experts: How experts are trained; ``None`` for a method that matches none.
         origin: Where the values come from.
         budget: The share of the recipe's steps that `run.steps` is.
     """
@@ -160,6 +212,7 @@ class GraphPlan:
     evaluation: NodeTraining
     run: GraphStart | None = None
     network: Mapping[str, Value] = field(default_factory=dict)
+    experts: NodeExpertSettings | None = None
     origin: tuple[str, ...] = field(default=(), compare=False)
     budget: float = 1.0
 
@@ -230,7 +283,7 @@ def load(
     entry = catalog.graph_entry(method)
     _check_size(nodes, ratio)
     file = _read("graphs" if entry.name in catalog.GRAPH_CORESETS else entry.name)
-    applied = [rule for rule in file["rule"] if rules.for_dataset(rule, dataset)]
+    applied = [rule for rule in file["rule"] if rules.for_dataset(rule, dataset) and _for_size(rule, nodes, ratio)]
     settings = [values.split(setting) for setting in overrides]
     named = {section: _network_of(section, applied, settings) for section in _NETWORKS}
     sheet = rules.Sheet(entry.name, _kinds(entry, named), _PREFIXES)
@@ -252,6 +305,12 @@ def load(
 def names(method: str) -> list[str]:
     """Every name that ``--set`` takes for a method with its recipe's networks."""
     return [full_name(section, name) for section, kinds in settable(method).items() for name in kinds]
+
+
+def matches_experts(method: str) -> bool:
+    """Whether a method of graphs matches the trajectories of experts, by the name of one of its class's fields."""
+    entry = catalog.GRAPH_METHODS.get(method)
+    return entry is not None and any(f.name == "experts" for f in dataclasses.fields(entry.load()))
 
 
 def full_name(section: str, name: str) -> str:
@@ -297,6 +356,14 @@ def _check_size(nodes: int | None, ratio: float | None) -> None:
         raise ValueError(f"The ratio is {ratio:g}; give a share of the training nodes above 0 and at most 1.")
 
 
+def _for_size(rule: Mapping[str, Any], nodes: int | None, ratio: float | None) -> bool:
+    """Whether a rule is for a size, which is one of the two."""
+    if nodes is not None:
+        return bool(rule.get("min_nodes", 0) <= nodes <= rule.get("max_nodes", nodes))
+    assert ratio is not None, "_check_size has seen that one is given"
+    return bool(rule.get("min_ratio", 0.0) <= ratio <= rule.get("max_ratio", 1.0))
+
+
 def _network_of(section: str, applied: Sequence[Mapping[str, Any]], settings: Sequence[tuple[str, str]]) -> str:
     """The network that counts in the end: the last that is named."""
     name = "GCN"
@@ -314,6 +381,8 @@ def _kinds(entry: catalog.Method | catalog.Coreset, named: Mapping[str, str]) ->
     if entry.name in catalog.GRAPH_METHODS:
         kinds["run"] = values.fields_of(GraphStart)
         kinds["network"] = {"net": "str", **values.arguments_of(networks[named["network"]])}
+        if matches_experts(entry.name):
+            kinds["experts"] = values.fields_of(NodeExpertSettings)
     kinds["data"] = values.fields_of(Reading)
     kinds["test"] = {"net": "str", **values.arguments_of(networks[named["test"]])}
     return {**kinds, "evaluation": values.fields_of(NodeTraining)}
@@ -353,6 +422,8 @@ def _plan(
         run = GraphStart(**chosen["run"])  # type: ignore[arg-type]
         steps = run.steps if run.steps is not None else (run.epochs or 0) * int(options.get("outer") or 1)
         more = {"run": replace(run, steps=steps), "network": {**chosen["network"], "net": named["network"]}}
+    if "experts" in chosen:
+        more["experts"] = NodeExpertSettings(**chosen["experts"])  # type: ignore[arg-type]
     evaluation = NodeTraining(**chosen["evaluation"])  # type: ignore[arg-type]
     evaluation.recipe()
     data = Reading(**chosen["data"])  # type: ignore[arg-type]

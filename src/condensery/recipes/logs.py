@@ -239,7 +239,7 @@ class ProxyBestOptions:
         unseen: Share of the budget for items that a user does not have.
     """
 
-    unseen: float = 0.5
+    unseen: float = 0.25
 
     def __post_init__(self) -> None:
         if not 0 <= self.unseen <= 1:
@@ -253,7 +253,6 @@ _OPTIONS: dict[str, type] = {
     "svp": SvpOptions,
     "proxy-best": ProxyBestOptions,
 }
-_SHARED = ("random", "majority", "svp")  # selections whose recipe is that of all logs
 _PREFIXES = {
     "method": "",
     "run": "",
@@ -360,7 +359,7 @@ def load(method: str, dataset: str, ratio: float, *, overrides: Sequence[str] = 
     estimator = read.get(("method", "estimator"), DConRecOptions.estimator)
     estimator = str(values.read(estimator, "EstimatorName", "estimator"))
     origin: list[str] = []
-    for rule in _read("logs" if entry.name in _SHARED else entry.name)["rule"]:
+    for rule in _read(entry.name if rules.there_is(entry.name) else "logs")["rule"]:
         # The shared recipe has more to say of a proxy than a selection takes.
         if _applies(rule, dataset, estimator) and sheet.lay(rule, ignored=("proxy",)):
             origin.append(rule["name"])

@@ -34,6 +34,16 @@ def read(name: str, *, conditions: Iterable[str], sections: Iterable[str]) -> di
     return {**file, "rule": [*read(file["extends"], conditions=conditions, sections=sections)["rule"], *file["rule"]]}
 
 
+def there_is(name: str) -> bool:
+    """Whether there is a recipe file of that name, without ending.
+
+    Example:
+        >>> there_is("dm"), there_is("majority")
+        (True, False)
+    """
+    return files("condensery.recipes").joinpath(f"{name}.toml").is_file()
+
+
 def check_keys(name: str, table: Mapping[str, Any], allowed: Iterable[str]) -> None:
     """Refuse a table of a recipe file with a key that it may not have.
 

@@ -41,6 +41,9 @@ StructureName = str
 CountName = str
 FeatureName = str
 NodeEmbedding = str
+LabelStart = str
+PaceName = str
+NodeLayout = str
 
 AUGMENTATIONS: dict[str, tuple[str, str]] = {
     "dsa": ("DsaTrain", "natural"),
@@ -74,6 +77,7 @@ FUNCTIONS: dict[str, dict[str, str]] = {
         "squared": "condensery.methods.gcond:squared_distance",
         "cosine": "condensery.methods.gcond:cosine_distance",
     },
+    "Choice": {"tangent-kernel": "condensery.methods.gntk:GraphTangentScore"},
     "Match": {"means": "condensery.methods.gcdm:Match.MEANS", "pairs": "condensery.methods.gcdm:Match.PAIRS"},
 }
 """Words for a function or member that a method takes, by the kind of the setting: where it is."""
@@ -137,6 +141,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "CountName": ("largest-remainder", "authors"),
     "FeatureName": ("auto", "as-given", "row-normalised", "standardised"),
     "NodeEmbedding": ("trained-net", "features"),
+    "LabelStart": ("classes", "expert"),
+    "PaceName": ("linear", "root", "geom"),
+    "NodeLayout": ("full", "half"),
 }
 """Kinds that take one of a few words."""
 
@@ -254,13 +261,15 @@ def word_of(value: Any, kind: str) -> Value:
     Raises:
         ValueError: If no word makes it: a class whose default cannot be typed.
     """
+    if value is None:
+        return None
     listed_as = [part for part in alternatives(kind) if part in _LISTED]
-    if listed_as and value is not None:
+    if listed_as:
         return _LISTED[listed_as[0]].write(value)
     for words in (FUNCTIONS[part] for part in alternatives(kind) if part in FUNCTIONS):
         return next(word for word, home in words.items() if _at(home) is value)
     found = [OBJECTS[part] for part in alternatives(kind) if part in OBJECTS]
-    if not found or value is None:
+    if not found:
         return plain(value)
     home = import_module("condensery.methods")
     for word, path in found[0].items():

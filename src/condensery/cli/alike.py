@@ -1,0 +1,145 @@
+"""What the commands do alike for logs and graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from condensery.cli.console import duration, emit, say
+
+if TYPE_CHECKING:
+    from condensery.runs import Folder
+
+T = TypeVar("T")
+
+
+class Made(Protocol):
+    """A condensed log or graph, as far as it is treated alike."""
+
+    @property
+    def method(self) -> str:
+        """What made it."""
+
+    @property
+    def dataset(self) -> str:
+        """Of what."""
+
+    @property
+    def seed(self) -> int:
+        """With which seed."""
+
+    @property
+    def spent(self) -> dict[str, Any]:
+        """What it really costs."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Of the programs that wrote it."""
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Seconds, steps, data, hardware."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a condensed log or graph is evaluated.
+
+    Attributes:
+        data: The data as typed, or ``None`` for those that it was made from.
+        root: Folder of named data.
+        device: Where to compute.
+    """
+
+    data: str | None
+    root: str | None
+    device: str
+
+
+def file_of(path: Path) -> Path:
+    """The file of a condensed set, from its own path or its run's folder."""
+    return path / "artifact.safetensors" if path.is_dir() else path
+
+
+def recorded(made: Made, where: Where, what: str) -> tuple[str, str | None, Mapping[str, Any]]:
+    """Which data to evaluate on: spec and root as recorded, or others read in the same way, and that way.
+
+    Args:
+        made: The condensed log or graph.
+        where: What was asked for.
+        what: It, for the message.
+
+    Raises:
+        ValueError: If the file does not say what it was made from.
+    """
+    plain = made.provenance.get("data")
+    if not isinstance(plain, Mapping) or not isinstance(plain.get("spec"), str):
+        raise ValueError(f"The file does not say how its {what} was read and split; condense the {what} again.")
+    kept = plain.get("root")
+    kept = kept if isinstance(kept, str) and Path(kept).is_dir() else None
+    return where.data or plain["spec"], where.root or (kept if where.data is None else None), plain
+
+
+def report(made: Made, folder: Folder, size: str, what: str, more: Mapping[str, Any], *, as_json: bool) -> None:
+    """Say what was made and where it is.
+
+    Args:
+        made: The condensed log or graph.
+        folder: Where it is.
+        size: Its size in words.
+        what: What it is, in at most eight letters.
+        more: What is said of it in JSON besides.
+        as_json: Whether JSON is wanted.
+    """
+    how = made.provenance
+    if as_json:
+        files = {"folder": folder.path, "artifact": folder.artifact, "log": folder.log}
+        paths = {key: str(path) for key, path in files.items() if path.exists()}
+        facts = {key: how.get(key) for key in ("steps", "seconds", "loss", "budget", "recipe")}
+        named = {"method": made.method, "dataset": made.dataset, **more}
+        emit({**named, **facts, "seed": made.seed, "spent": made.spent, **paths})
+        return
+    steps = f"{how['steps']} steps, " if how.get("steps") else ""
+    say(f"{made.method} on {made.dataset}: {size}, {steps}{duration(how.get('seconds', 0.0))}")
+    say(f"  {what:<8} {folder.artifact}")
+    if folder.log.is_file():
+        say(f"  {'steps':<8} {folder.log}")
+    say(f"  {'next':<8} condensery evaluate {folder.path}")
+
+
+def heading(made: Made) -> list[tuple[str, str]]:
+    """The first lines of what people read about it."""
+    source = made.provenance.get("data")
+    spec = source["spec"] if isinstance(source, Mapping) and "spec" in source else "?"
+    return [("method", f"{made.method}, seed {made.seed}"), ("data", f"{made.dataset} ({spec})")]
+
+
+def ending(made: Made) -> list[tuple[str, str]]:
+    """The last ones: the recipe, what it took, the versions."""
+    how = dict(made.provenance)
+    how.pop("data", None)
+    recipe = how.pop("recipe", ())
+    if isinstance(how.get("seconds"), float):
+        how["seconds"] = duration(how["seconds"])
+    return [("recipe", "; ".join(map(str, recipe))), ("made", phrase(how)), ("versions", phrase(made.versions))]
+
+
+def phrase(values: Mapping[str, Any]) -> str:
+    """Plain data as ``name value, name value``."""
+    return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items() if v is not None)
+
+
+def old_scores(scores: Mapping[str, Any], table_of: Callable[[Mapping[str, Any]], T], what: str) -> T:
+    """The scores that a file carries, as a table.
+
+    Raises:
+        ValueError: If they are not in this version's form.
+    """
+    try:
+        return table_of(scores)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ValueError(
+            f"The scores in the file are not in the form that this version reads; evaluate the {what} again."
+        ) from None
