@@ -32,7 +32,19 @@ from condensery.store import write_text
 from trajectories import processor
 
 TARGET = Path(__file__).parent / "results" / "hcdc"
-FOLD_METHODS = ["reference", "reference-again", "random", "dc", "dm", "early", "hcdc", "hcdc-shared", "hcdc-together"]
+FOLD_METHODS = [
+    "reference",
+    "reference-again",
+    "random",
+    "dc",
+    "dm",
+    "early",
+    "hcdc",
+    "hcdc-shared",
+    "hcdc-together",
+    "hcdc-teacher",
+    "stand-in",
+]
 
 FILTER_METHODS = {
     "reference": filters.reference,
@@ -96,7 +108,10 @@ def fold_run(options: argparse.Namespace, data: Any, method: str, ratio: float |
         return folds.early(data, ratio, seed)
     if method.startswith("hcdc"):
         distance = together if method == "hcdc-together" else by_point
-        return folds.calibrated(data, ratio, seed, options.work, shared=method == "hcdc-shared", distance=distance)
+        kind = {"shared": method == "hcdc-shared", "teacher": method == "hcdc-teacher", "distance": distance}
+        return folds.calibrated(data, ratio, seed, options.work, **kind)
+    if method == "stand-in":
+        return folds.stand_in(data, ratio, seed, options.work)
     return folds.standard(method, data, ratio, seed, options.work)
 
 
