@@ -76,8 +76,8 @@ def main() -> None:
 
 def section(match: re.Match[str]) -> str:
     """One marked section with its table."""
-    from tables_hcdc import MAKERS as OF_HCDC
     from tables_graphs import MAKERS as OF_GRAPHS
+    from tables_hcdc import MAKERS as OF_HCDC
     from tables_kernels import MAKERS  # which takes from here what both need
     from tables_recommendation import MAKERS as OF_LOGS
     from tables_scale import MAKERS as OF_SCALE
