@@ -181,9 +181,9 @@ def test_a_search_needs_sets_of_these_data(made: Path) -> None:
     )
     call("condense", "digits", "--whiten", "zca", "--set", "net.width=4", "--set", "steps=1", "--out", "zca")
     assert "have different preprocessing" in complaint(*command(made, "--val", "zca"))
-    assert "generated-log is a recommendation log" in complaint(
-        "search", "generated-log", "--space", made / "space.toml", "--on", "real"
-    )
+    for name, what in (("generated-log", "is a recommendation log"), ("digits-graph", "is a graph")):
+        said = complaint("search", name, "--space", made / "space.toml", "--on", "real")
+        assert f"{name} {what}; searches are for images" in said
     Path("taken").mkdir()
     (Path("taken") / "x").write_text("")
     assert "not the folder of a search" in complaint(*command(made, "--out", "taken"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from condensery.catalog import DataSource, is_log
+from condensery.catalog import DOMAINS, DataSource, Kind, kind_of
 from condensery.cli import options as o
 from condensery.cli.condense import network_options
 from condensery.cli.console import Interrupted, again, duration, emit, note, progress, say, show
@@ -229,8 +229,9 @@ def _check_options(context: typer.Context, data: str, sampler: Sampler, *, with_
         source = context.get_parameter_source(name)
         return source is not None and source.name == "COMMANDLINE"
 
-    if is_log(data):
-        raise ValueError(f"{data} is a recommendation log; searches are for images, and in Python for graphs.")
+    kind = kind_of(data)
+    if kind not in (None, Kind.IMAGES):
+        raise ValueError(f"{data} {DOMAINS[kind].holds}; searches are for images, and in Python for graphs.")
     if given("levels") and sampler not in (Sampler.grid, Sampler.reinforce):
         raise ValueError(f"--levels is for grid and reinforce, not for {sampler.value}; leave it out.")
     for name in ("validation", "size"):
