@@ -124,6 +124,18 @@ def _hub(x: NodeInput, kind: Normalisation, self_loops: bool) -> torch.Tensor:
     return (x.graph.normalised(self_loops, kind) @ x.features)[0]
 
 
+def test_without_scaling_only_those_that_are_taken_count() -> None:
+    hub = torch.zeros(1, dtype=torch.int64)
+    received = {}
+    for scaled in (True, False):
+        _, graph = ClassBatches(star(), fanouts=(3,), scaled=scaled).around(hub, generator())
+        received[scaled] = float((graph.normalised() @ torch.ones(graph.n, 1))[0])
+    whole = float((star().adjacency.normalised() @ torch.ones(31, 1))[0])
+    own = 1 / 31  # its self-loop, which is always there
+    assert received[True] == pytest.approx(whole, rel=1e-5)
+    assert received[False] == pytest.approx(own + (whole - own) * 3 / 30, rel=1e-5)
+
+
 def test_every_set_of_neighbours_is_equally_likely() -> None:
     rows = 6000
     chosen = _distinct(torch.full((rows,), 5), 2, generator())

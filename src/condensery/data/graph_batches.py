@@ -90,6 +90,8 @@ class ClassBatches:
         data: The graph; in the inductive setting its training subgraph is used.
         size: Nodes of the class in a batch, or ``None`` for all. A smaller class is taken whole.
         fanouts: Neighbours of a node at each distance.
+        scaled: Whether sampled edges stand for those left out. Without it, as in GCond's code, nodes with more neighbours
+            than are taken receive less than they should.
 
     Raises:
         ValueError: If a number is below 1 or there is no fanout.
@@ -102,13 +104,20 @@ class ClassBatches:
         (4, True)
     """
 
-    def __init__(self, data: GraphData, *, size: int | None = 256, fanouts: Sequence[int | None] = (10, 5)) -> None:
+    def __init__(
+        self,
+        data: GraphData,
+        *,
+        size: int | None = 256,
+        fanouts: Sequence[int | None] = (10, 5),
+        scaled: bool = True,
+    ) -> None:
         if (size is not None and size < 1) or not fanouts or any(f is not None and f < 1 for f in fanouts):
             raise ValueError(
                 f"Batches of {size} nodes with fanouts {tuple(fanouts)} are impossible; give at least 1 node and at "
                 "least one fanout, each at least 1 or None."
             )
-        self.data, self.size, self.fanouts = data.training_view(), size, tuple(fanouts)
+        self.data, self.size, self.fanouts, self.scaled = data.training_view(), size, tuple(fanouts), scaled
         edges = self.data.edges.cpu()  # sorted by their first row; undirected, so it may be read as the targets
         counts = torch.bincount(edges[0], minlength=self.data.num_nodes)
         self._counts, self._starts, self._neighbours = counts, counts.cumsum(0) - counts, edges[1]
@@ -194,7 +203,7 @@ class ClassBatches:
             offset = chosen[row, column]
         edge = self._starts[nodes][row] + offset
         weight = torch.ones(len(edge)) if self._weights is None else self._weights[edge]
-        if fanout is not None:
+        if fanout is not None and self.scaled:
             weight = weight * (counts / fanout).clamp(min=1)[row]
         return row, edge, weight
 

@@ -78,6 +78,7 @@ class GCond:
         inner: Steps of training between them.
         batch_real: Real nodes of each class in a step, or ``None`` for all.
         fanouts: Neighbours taken at each distance, ``None`` for all: see `ClassBatches`.
+        scaled: Whether neighbours that are taken stand for those that are not; not so in the authors' code.
         propagate_once: Whether real features are propagated once and exactly where that is possible, rather than along
             the neighbours that are drawn at each step.
         distance: D.
@@ -98,6 +99,7 @@ class GCond:
     inner: int = 15
     batch_real: int | None = 256
     fanouts: Sequence[int | None] = (10, 5)
+    scaled: bool = True
     propagate_once: bool = False
     distance: Distance = layerwise_distance
     lr_net: float = 0.01
@@ -141,7 +143,7 @@ class GCond:
 
     @cached_property
     def _batches(self) -> ClassBatches:
-        return ClassBatches(self.data, size=self.batch_real, fanouts=self.fanouts)
+        return ClassBatches(self.data, size=self.batch_real, fanouts=self.fanouts, scaled=self.scaled)
 
     @cached_property
     def _kept(self) -> dict[tuple[int, torch.dtype], ClassBatch]:
