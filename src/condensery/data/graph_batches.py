@@ -90,8 +90,8 @@ class ClassBatches:
         data: The graph; in the inductive setting its training subgraph is used.
         size: Nodes of the class in a batch, or ``None`` for all. A smaller class is taken whole.
         fanouts: Neighbours of a node at each distance.
-        scaled: Whether sampled edges stand for those left out. Without it, as in GCond's code, nodes with more neighbours
-            than are taken receive less than they should.
+        scaled: Whether sampled edges stand for those left out. Without it, as in GCond's code, nodes with more
+            neighbours than are taken receive less than they should.
 
     Raises:
         ValueError: If a number is below 1 or there is no fanout.
