@@ -351,8 +351,9 @@ def condense(
     name: str, options: argparse.Namespace, kept: Interactions, objective: Any, steps: int
 ) -> tuple[list[float], float]:
     """Run, or go on, to the last step: the losses along the way, and CPU seconds of a step (mean of this go)."""
-    # A longer run begins as a shorter one, so the number of steps is no part of what is stored.
-    snapshots = cd.Snapshots(folder_of(options, name), every=50, run={"name": name})
+    # A longer run begins as a shorter one, so the number of steps is no part of what is stored; its settings are.
+    identity = {"name": name, **to_plain(objective), **{f"pool.{k}": v for k, v in to_plain(settings(options)).items()}}
+    snapshots = cd.Snapshots(folder_of(options, name), every=50, run=identity)
     losses, begun, done = [], time.process_time(), 0
     for step in cd.iterate(kept, objective, objective.optimizer(kept), steps=steps, snapshots=snapshots):
         losses.append(round(float(step.loss), 6))
