@@ -134,8 +134,16 @@ def surroundings() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "hardware": {"processor": processor()},
         "versions": {"torch": torch.__version__, "condensery": cd.__version__},
-        "command": sys.argv[1:],
+        "command": asked(sys.argv[1:]),
     }
+
+
+def asked(words: list[str]) -> list[str]:
+    """The words of the command line without the folder for its work, which means nothing elsewhere."""
+    if "--work" not in words:
+        return words
+    at = words.index("--work")
+    return [*words[:at], *words[at + 2 :]]
 
 
 if __name__ == "__main__":
