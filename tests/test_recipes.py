@@ -103,7 +103,7 @@ def test_every_method_has_a_recipe_file_without_strange_keys(name: str) -> None:
             assert plan.evaluation.recipe()
             if name != "coreset":
                 catalog.METHODS[name].load()(
-                    None, None, None, **runs._options(catalog.METHODS[name].load(), plan.options)
+                    None, None, None, **runs.options_of(catalog.METHODS[name].load(), plan.options)
                 )
 
 
@@ -313,7 +313,7 @@ def test_a_bad_setting_of_experts_is_one_sentence(method: str, assignment: str, 
 def test_an_ascent_is_chosen_by_its_word() -> None:
     for word, name in values.OBJECTS["Ascent"].items():
         plan = recipes.load("satm", "cifar10", 1, overrides=[f"ascent={word}"])
-        assert runs._options(methods.SATM, plan.options)["ascent"] == getattr(methods, name)()
+        assert runs.options_of(methods.SATM, plan.options)["ascent"] == getattr(methods, name)()
 
 
 @pytest.mark.parametrize(

@@ -381,6 +381,22 @@ METHODS: dict[str, Method] = {
     )
 }
 
+CALIBRATIONS: dict[str, Method] = {
+    m.name: m
+    for m in (
+        Method(
+            "hcdc",
+            "HCDC",
+            "condensery.search:Calibration",
+            "makes validation images under which hyperparameters rank as under the real ones",
+            "Ding et al., Calibrated Dataset Condensation for Faster Hyperparameter Search, arXiv",
+            2024,
+            "https://arxiv.org/abs/2405.17535",
+        ),
+    )
+}
+"""Methods that make validation data for searches, beside a condensed training set."""
+
 CORESETS: dict[str, Coreset] = {
     c.name: c
     for c in (
@@ -1074,12 +1090,12 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 
 def method_or_coreset(name: str) -> Method | Coreset:
-    """The entry of a method or a coreset.
+    """The entry of a method, a calibration or a coreset.
 
     Raises:
         ValueError: Naming the ones there are.
     """
-    return DOMAINS[Kind.IMAGES].entry(name)
+    return CALIBRATIONS.get(name.lower()) or DOMAINS[Kind.IMAGES].entry(name)
 
 
 def log_entry(name: str) -> Method | Coreset:

@@ -151,7 +151,7 @@ def as_object(kind: str, value: Any) -> Any:
     for part in words.alternatives(kind):
         if part in words.OBJECTS:
             return attrgetter(words.OBJECTS[part][value])(methods)()
-    return value
+    return words.object_of(value, kind)
 
 
 def _typed(plan: Plan, source: DataSource) -> list[str]:

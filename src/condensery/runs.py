@@ -86,6 +86,8 @@ class Run:
         objective: The method.
         optimizer: Over the synthetic set.
         experts: What the experts are that the method matches, plain data; ``None`` where it matches none.
+        calibration: The training set and the search space that a validation set is made for, plain data; ``None`` for
+            a training set.
     """
 
     plan: Plan
@@ -96,6 +98,7 @@ class Run:
     objective: Objective
     optimizer: torch.optim.Optimizer
     experts: Mapping[str, Any] | None = None
+    calibration: Mapping[str, Any] | None = None
 
     @property
     def result(self) -> Images:
@@ -113,7 +116,8 @@ class Run:
             "seed": self.seed,
             "device": self.data.train.device.type,
         }
-        return settings if self.experts is None else {**settings, "experts": dict(self.experts)}
+        parts = {"experts": self.experts, "calibration": self.calibration}
+        return {**settings, **{name: dict(part) for name, part in parts.items() if part is not None}}
 
 
 def build(plan: Plan, data: ImageData, *, seed: int = 0, experts: Path | None = None) -> Run:
@@ -133,9 +137,9 @@ def build(plan: Plan, data: ImageData, *, seed: int = 0, experts: Path | None = 
     network = build_network(plan.network, data)
     net, real = Net(build_network(_condensing(plan), data)), working(data.train)
     ways = open_for(plan, net, data, experts)
-    synthetic = _start(plan, net, real, ways, for_start)
+    synthetic = first_images(plan, net, real, for_start, ways)
     method = catalog.METHODS[plan.method].load()
-    objective = method(net, real if ways is None else ways, for_method, **_options(method, plan.options))
+    objective = method(net, real if ways is None else ways, for_method, **options_of(method, plan.options))
     optimizer, identity = objective.optimizer(synthetic), None if ways is None else describe_experts(ways)
     return Run(plan, data, seed, network, synthetic, objective, optimizer, identity)
 
@@ -489,14 +493,22 @@ def made_from(plan: Any, device: torch.device, source: Mapping[str, Any]) -> dic
     }
 
 
-def _start(
+def first_images(
     plan: Plan,
     net: Net,
     real: Labelled,
-    ways: experts.Store | experts.Convexified | None,
     generator: torch.Generator,
+    ways: experts.Store | experts.Convexified | None = None,
 ) -> Images:
-    """The images that a run starts from."""
+    """The images that a run starts from.
+
+    Args:
+        plan: Says what they are.
+        net: The architecture.
+        real: Real images that they are taken from.
+        generator: For what is random.
+        ways: Experts, if the plan matches some.
+    """
     start = plan.start
     per_class = plan.per_class if isinstance(plan.per_class, int) else list(plan.per_class)
     more: dict[str, Any] = {
@@ -544,8 +556,13 @@ def _bounded(preprocessing: Preprocessing, values: Tensor) -> Tensor:
     return original(original.inverse(values).clamp(0, 1))
 
 
-def _options(method: type, plain: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's options as objects."""
+def options_of(method: type, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's options as objects.
+
+    Args:
+        method: Its class.
+        plain: The options of a plan.
+    """
     kinds = words.fields_of(method)
     return {name: as_object(kinds[name], value) for name, value in plain.items()}
 

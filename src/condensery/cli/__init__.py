@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from condensery.cli import browse, compare, condense, evaluate, experts, search
+from condensery.cli import browse, calibrate, compare, condense, evaluate, experts, search
 from condensery.cli.console import Guarded, say
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ app.command("experts", rich_help_panel=_WORK)(experts.experts)
 app.command("convexify", rich_help_panel=_FILES)(experts.convexify)
 app.command("condense", rich_help_panel=_WORK)(condense.condense)
 app.command("select", rich_help_panel=_WORK)(condense.select)
+app.command("calibrate", rich_help_panel=_WORK)(calibrate.calibrate)
 app.command("evaluate", rich_help_panel=_WORK)(evaluate.evaluate)
 app.command("compare", rich_help_panel=_WORK)(compare.compare)
 app.command("search", rich_help_panel=_FILES)(search.search)

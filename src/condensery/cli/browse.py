@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from condensery.catalog import (
+    CALIBRATIONS,
     DATASETS,
     DOMAINS,
     GRAPHS,
@@ -153,8 +154,10 @@ def methods(
     """List methods and coresets; with a NAME, its settings, their defaults and what values they take."""
     if name is not None:
         found = [(d.kind, d.entry(name)) for d in DOMAINS.values() if d.has(name)]
+        if name.lower() in CALIBRATIONS:
+            found = [(Kind.IMAGES, CALIBRATIONS[name.lower()])]
         if not found:
-            find({n: n for d in DOMAINS.values() for n in d.names}, name, "method")
+            find({n: n for d in DOMAINS.values() for n in (*d.names, *CALIBRATIONS)}, name, "method")
         sheets = [_method(kind, entry, as_json) for kind, entry in found]
         if as_json:
             emit({**sheets[0], **({"also": sheets[1:]} if sheets[1:] else {})})
@@ -163,12 +166,14 @@ def methods(
         keys = {Kind.IMAGES: "", Kind.LOG: "log_", Kind.GRAPH: "graph_"}
         parts = {f"{keys[k]}methods": d.methods for k, d in DOMAINS.items()}
         parts |= {f"{keys[k]}coresets": d.coresets for k, d in DOMAINS.items()}  # type: ignore[misc]
+        parts |= {"calibrations": CALIBRATIONS}
         emit({key: [_entry(e) for e in part.values()] for key, part in parts.items()})
         return
     for domain in DOMAINS.values():
         of = "" if domain.kind is Kind.IMAGES else f" for {domain.kind}"
         print_tables(_entries(f"methods{of}", list(domain.methods.values())))
         print_tables(_entries(f"coresets{of}", list(domain.coresets.values())))
+    print_tables(_entries("validation images for searches", list(CALIBRATIONS.values())))
     say("condensery methods NAME lists the settings of one.")
 
 

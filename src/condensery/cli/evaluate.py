@@ -85,6 +85,7 @@ def evaluate(
         return
     path = artifact_path(artifact)
     loaded = load(path)
+    refuse_validation(loaded, path)
     opened = open_for(loaded, data, data_root, device.value)
     shortened = with_passes(loaded, epochs, eval_budget)
     protocol = make_protocol(n, checks, jobs, seed, full=full, full_epochs=full_epochs, robust=robust, fast=fast)
@@ -154,6 +155,19 @@ def load(path: Path) -> Artifact:
     from condensery.artifact import Artifact
 
     return Artifact.load(artifact_path(path))
+
+
+def refuse_validation(artifact: Artifact, path: Path) -> None:
+    """Refuse a set that a calibration made where networks are to be trained on it.
+
+    Raises:
+        ValueError: Saying what it is for.
+    """
+    if "calibration" in artifact.provenance:
+        raise ValueError(
+            f"{path} is a validation set of {artifact.method}, and no network is trained on it; use it with: "
+            f"condensery search DATA --space FILE --train SET --val {path}"
+        )
 
 
 def open_for(artifact: Artifact, spec: str | None, root: str | None, device: str) -> ImageData:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from condensery.catalog import DOMAINS, Domain, Kind, find, kind_of
+from condensery.catalog import CALIBRATIONS, DOMAINS, Domain, Kind, find, kind_of
 
 _FILES = {"condensery-log": Kind.LOG, "condensery-graph": Kind.GRAPH}
 _ONE = {Kind.IMAGES: "images", Kind.LOG: "a log", Kind.GRAPH: "a graph"}
@@ -35,6 +35,10 @@ def decide(names: Iterable[str], data: str) -> Kind:
     """
     kind = kind_of(data)
     for name in names:
+        if name.lower() in CALIBRATIONS:
+            raise ValueError(
+                f"{name} makes validation images for a search; use: condensery calibrate DATA --train SET --space FILE."
+            )
         homes = [domain for domain in DOMAINS.values() if domain.has(name)]
         if not homes:
             find({known: known for domain in DOMAINS.values() for known in domain.names}, name, "method")

@@ -13,6 +13,7 @@ import typer
 
 from condensery.catalog import DOMAINS, DataSource, Kind, kind_of
 from condensery.cli import options as o
+from condensery.cli.calibrate import training_set
 from condensery.cli.condense import network_options
 from condensery.cli.console import Interrupted, again, duration, emit, note, progress, say, show
 from condensery.cli.evaluate import describe_recipe, load, source_of
@@ -150,8 +151,14 @@ def search(
         int, typer.Option(min=1, help="Values of each range, for grid and reinforce.", rich_help_panel=_SEARCH)
     ] = 5,
     score: Annotated[
-        Score, typer.Option(help="What is maximised: validation accuracy, or minus the loss.", rich_help_panel=_SEARCH)
-    ] = Score.accuracy,
+        Score | None,
+        typer.Option(
+            help="What is maximised: validation accuracy, or minus the loss; default: accuracy, and the loss where "
+            "--val is a set of 'condensery calibrate'.",
+            rich_help_panel=_SEARCH,
+            show_default=False,
+        ),
+    ] = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Networks for each trial.", rich_help_panel=_SEARCH)] = 1,
     budget: Annotated[
         float, typer.Option(help="Share of the recipe's passes in each trial.", rich_help_panel=_SEARCH)
@@ -185,7 +192,7 @@ def search(
 
     The test images are read once, by the winner, after everything else.
     """
-    from condensery.search import SearchFolder, read_space
+    from condensery.search import SearchFolder, calibrated, read_space
 
     _check_options(context, data, sampler, with_set=train is not None)
     how = How(sampler, pruner, trials, levels, jobs, seed)
@@ -198,9 +205,8 @@ def search(
     artifact = next(iter(sets.values()), None)
     source = DataSource(data, data_root, size, validation) if artifact is None else source_of(artifact, data, data_root)
     network = network_options(net, width, norm)
-    grounds = _grounds(
-        source, sets, network, device.value, (on, score, budget, full_epochs, tuple(range(seed, seed + n)))
-    )
+    by = score or (Score.loss if "val" in sets and calibrated(sets["val"]) else Score.accuracy)
+    grounds = _grounds(source, sets, network, device.value, (on, by, budget, full_epochs, tuple(range(seed, seed + n))))
     typed = grounds.searched.family.typed(asked)
     folder = SearchFolder(out or Path("runs") / f"search-{source.short}-{on.value}-{sampler.value}-seed{seed}")
     identity = _identity(how, source, grounds, typed, sets, (on, confirm, confirm_n))
@@ -268,7 +274,8 @@ def _sets(train: Path | None, val: Path | None, on: On) -> dict[str, Artifact]:
         raise ValueError("There is nothing to search on; give a condensed set with --train, or --on real.")
     if on is On.real and val is not None:
         raise ValueError("A search on real data is scored on real validation images; leave --val out.")
-    sets = {name: load(path) for name, path in (("train", train), ("val", val)) if path is not None}
+    sets = {} if train is None else {"train": training_set(train)}
+    sets |= {} if val is None else {"val": load(val)}
     if len(sets) == 2 and sets["train"].preprocessing.config() != sets["val"].preprocessing.config():
         raise ValueError("The two sets have different preprocessing; condense both with the same --whiten.")
     if len(sets) == 2 and sets["train"].classes != sets["val"].classes:
@@ -327,6 +334,7 @@ def _identity(
     """What makes a search another one if it changes, as plain data."""
     from condensery.configs import to_config
     from condensery.search import space_to
+    from condensery.search.calibration import fingerprint
 
     on, confirm, confirm_n = more
     ground = grounds.searched
@@ -344,18 +352,9 @@ def _identity(
         "levels": how.levels,
         "seed": how.seed,
         "confirm": {"best": confirm, "networks": confirm_n},
-        "sets": {name: _described(artifact) for name, artifact in sets.items()},
+        "sets": {name: fingerprint(artifact) for name, artifact in sets.items()},
         "device": grounds.data.train.device.type,
     }
-
-
-def _described(artifact: Artifact) -> dict[str, Any]:
-    """A set so that another one of the same name is told from it."""
-    import hashlib
-
-    parts = (part.detach().cpu().contiguous().numpy().tobytes() for part in artifact.batch())
-    digest = hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
-    return {"method": artifact.method, "images": len(artifact.images.classes), "seed": artifact.seed, "digest": digest}
 
 
 def _tried(how: How, space: Settings, grounds: Grounds, folder: SearchFolder) -> list[Trial]:

@@ -34,6 +34,7 @@ from condensery.recipes.values import (
 
 PerClass = int | tuple[int, ...]
 _GIVEN = ("net", "real", "experts", "generator")
+BY_HAND = "set by hand: "
 _PREFIXES = {"options": "", "run": "", "experts": "experts.", "eval": "eval.", "net": "net."}
 
 
@@ -356,7 +357,7 @@ def load(
         draft.set(*values.split(assignment))
     headline = rules.headline(file, dataset, mean, "per class")
     origin = [headline, *(str(rule["name"]) for rule in applied[1:])]
-    origin += [f"set by hand: {', '.join(draft.by_hand)}"] if draft.by_hand else []
+    origin += [f"{BY_HAND}{', '.join(draft.by_hand)}"] if draft.by_hand else []
     return draft.plan(dataset, per_class, mean, tuple(origin))
 
 
@@ -562,7 +563,7 @@ def takes_experts(method: str) -> bool:
 
 
 def _options_class(method: str) -> Any:
-    return Selection if method in catalog.CORESETS else catalog.METHODS[method].load()
+    return Selection if method in catalog.CORESETS else catalog.method_or_coreset(method).load()
 
 
 def _option_kinds(entry: catalog.Method | catalog.Coreset) -> dict[str, str]:

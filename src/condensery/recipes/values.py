@@ -78,6 +78,10 @@ FUNCTIONS: dict[str, dict[str, str]] = {
         "cosine": "condensery.methods.gcond:cosine_distance",
     },
     "Choice": {"tangent-kernel": "condensery.methods.gntk:GraphTangentScore"},
+    "Agreement": {
+        "together": "condensery.methods.hcdc:together",
+        "by-point": "condensery.methods.hcdc:by_point",
+    },
     "Match": {"means": "condensery.methods.gcdm:Match.MEANS", "pairs": "condensery.methods.gcdm:Match.PAIRS"},
 }
 """Words for a function or member that a method takes, by the kind of the setting: where it is."""

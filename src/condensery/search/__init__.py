@@ -5,6 +5,7 @@ what is searched; an Optuna study (`objective`, `Study`), a `Grid`, `Random` con
 say how. `confirm` trains the best on real data and tests the winner.
 """
 
+from condensery.search.calibration import Calibration, calibrated, relaxed
 from condensery.search.confirm import Confirmed, Cost, among_confirmed, confirm
 from condensery.search.controller import Reinforce
 from condensery.search.files import read_space, space_from, space_to
@@ -18,6 +19,7 @@ from condensery.search.studies import Study, objective, trials_of
 from condensery.search.trials import Strategy, Trial, attempt, best, explore
 
 __all__ = [
+    "Calibration",
     "Categorical",
     "Cells",
     "Config",
@@ -43,12 +45,14 @@ __all__ = [
     "among_confirmed",
     "attempt",
     "best",
+    "calibrated",
     "confirm",
     "explore",
     "graph_networks",
     "likelihood",
     "objective",
     "read_space",
+    "relaxed",
     "space_from",
     "space_to",
     "trials_of",
