@@ -1,14 +1,15 @@
 """Problems inside problems: derivatives through training on the synthetic set.
 
 `unroll` differentiates the steps of the inner training. `implicit` differentiates its minimum, with the solvers of
-`solve`. `response` has the derivative of that minimum in hyperparameters, which any number of outer losses share, and
-`learner` the ways to train and to have it. `linearize` makes the inner problem convex, and `TangentRidge` solves that
-one exactly in its dual form.
+`solve`. `response` has the derivative of that minimum in hyperparameters, which any number of outer losses share,
+`gauss_newton` a curvature for it where weights are not at a minimum, and `learner` the ways to train and to have it.
+`linearize` makes the inner problem convex, and `TangentRidge` solves that one exactly in its dual form.
 """
 
 from condensery.bilevel.dual import Fit, Pulled, TangentRidge
+from condensery.bilevel.gauss_newton import CompositeLoss, GaussNewton
 from condensery.bilevel.implicit import Hessian, Hypergradient, clip_indirect, implicit
-from condensery.bilevel.learner import AdamRule, Converged, Learner, Momentum, Rule, Steps, Training
+from condensery.bilevel.learner import AdamRule, Converged, Curving, Learner, Momentum, Rule, Steps, Training
 from condensery.bilevel.linearize import Tangent, TangentAt, linearize
 from condensery.bilevel.response import (
     Curvature,
@@ -41,11 +42,14 @@ __all__ = [
     "AutoNeumann",
     "AutoRate",
     "Cg",
+    "CompositeLoss",
     "Converged",
     "Curvature",
+    "Curving",
     "Direct",
     "Explicit",
     "Fit",
+    "GaussNewton",
     "Hessian",
     "Hypergradient",
     "Learner",

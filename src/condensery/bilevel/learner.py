@@ -16,7 +16,7 @@ from torch import Tensor
 from condensery.bilevel.response import Curvature, Explicit, MatrixFree, Response, respond, unrolled_response
 from condensery.bilevel.solve import AutoNeumann, Solve
 
-__all__ = ["AdamRule", "Converged", "Learner", "Momentum", "Rule", "Steps", "Training"]
+__all__ = ["AdamRule", "Converged", "Curving", "Learner", "Momentum", "Rule", "Steps", "Training"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """A training loss of theta ``[P]`` and lambda ``[p]``; a new mini-batch or draw each time where it is random."""
@@ -101,6 +101,13 @@ class Training:
         return {"theta": self.theta, "kept": self.kept, "jacobian": self.jacobian}
 
 
+class Curving(Protocol):
+    """Makes the curvature of a training loss at a point: `Curvature`, of the Hessian, or `GaussNewton`."""
+
+    def __call__(self, loss: Any, theta: Tensor, lam: Tensor, *, damping: float) -> Curvature:
+        """At theta ``[P]`` and lambda ``[p]``, with a number added to the diagonal."""
+
+
 class Learner(Protocol):
     """How weights are trained, and how they answer to hyperparameters."""
 
@@ -133,7 +140,9 @@ class Converged:
     Args:
         rule: How the weights move.
         solve: The solver of H v = b.
-        damping: Added to the Hessian's diagonal in the solves.
+        damping: Added to the diagonal in the solves.
+        curvature: What stands for H: the Hessian, or away from a minimum `GaussNewton`, which cannot be indefinite.
+            That one asks for a `CompositeLoss`.
         matrix: Whether J is made once, by p solves, or each product is a solve. With S changes of the outer loss's data
             at one point, the first costs p solves and the second about 1 + 2 S: take the matrix unless p is larger.
         warm: Whether the solves for J start from that of the last point of the same training.
@@ -143,6 +152,7 @@ class Converged:
     _: KW_ONLY
     solve: Solve = field(default_factory=lambda: AutoNeumann(10))
     damping: float = 0.0
+    curvature: Curving = Curvature
     matrix: bool = True
     warm: bool = True
 
@@ -162,7 +172,7 @@ class Converged:
 
     def response(self, training: Training, loss: Loss, lam: Tensor) -> tuple[Response, Training]:
         """See `Learner`."""
-        curvature = Curvature(loss, training.theta, lam, damping=self.damping)
+        curvature = self.curvature(loss, training.theta, lam, damping=self.damping)
         if not self.matrix:
             return MatrixFree(curvature, self.solve), training
         found = respond(curvature, self.solve, start=training.jacobian if self.warm else None)
@@ -172,7 +182,7 @@ class Converged:
         """See `Learner`."""
         if jacobian is not None:
             return Explicit(jacobian)
-        return MatrixFree(Curvature(loss, theta, lam, damping=self.damping), self.solve)
+        return MatrixFree(self.curvature(loss, theta, lam, damping=self.damping), self.solve)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from condensery.batch import Batch
+from condensery.bilevel.gauss_newton import CompositeLoss
 from condensery.bilevel.learner import Converged, Learner, Training
 from condensery.bilevel.response import Explicit, Response, slopes
 from condensery.fitting import Source
-from condensery.spaces.space import Space
+from condensery.spaces.space import Space, composite
 from condensery.synthetic import Synthetic
 
 __all__ = ["HCDC", "Distance", "Pieces", "Sampled", "Teacher", "Validation", "by_point", "together"]
@@ -310,20 +311,29 @@ class HCDC:
 
     # --- losses and hypergradients
 
-    def _training(self, random: torch.Generator | int) -> Callable[[Tensor, Tensor], Tensor]:
+    def _training(self, random: torch.Generator | int) -> CompositeLoss:
         return self._teaching(lambda _: self.train, random)
 
-    def _teaching(
-        self, draw: Callable[[torch.Generator], Batch], random: torch.Generator | int
-    ) -> Callable[[Tensor, Tensor], Tensor]:
+    def _teaching(self, draw: Callable[[torch.Generator], Batch], random: torch.Generator | int) -> CompositeLoss:
         """A training loss, new at each call if given a generator, always the same if given a seed."""
 
-        def loss(theta: Tensor, lam: Tensor) -> Tensor:
-            generator = random if isinstance(random, torch.Generator) else torch.Generator().manual_seed(random)
-            value = self.space.training(theta, lam, draw(generator), generator)
-            return value + 0.5 * self.weight_decay * theta.square().sum()
+        def source() -> torch.Generator:
+            return random if isinstance(random, torch.Generator) else torch.Generator().manual_seed(random)
 
-        return loss
+        def decay(theta: Tensor) -> Tensor:
+            return 0.5 * self.weight_decay * theta.square().sum()
+
+        def value(theta: Tensor, lam: Tensor) -> Tensor:
+            generator = source()
+            return self.space.training(theta, lam, draw(generator), generator) + decay(theta)
+
+        def parts(theta: Tensor, lam: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor, Tensor], Tensor]]:
+            generator, space = source(), composite(self.space)
+            batch = draw(generator)
+            outputs = space.outputs(theta, lam, batch, generator)
+            return outputs, lambda z, t, h: space.misfit(z, t, h, batch) + decay(t)
+
+        return CompositeLoss(value, parts)
 
     def _validating(self, batch: Batch, seed: int, share: float = 1.0) -> Callable[[Tensor, Tensor], Tensor]:
         """The validation loss, with the same draws on both sides."""

@@ -12,7 +12,7 @@ from condensery.spaces.filters import Filters
 from condensery.spaces.folds import FoldInput, Folds, in_folds
 from condensery.spaces.gumbel import Gumbel, gumbel_noise
 from condensery.spaces.plain import Plain, cross_entropy
-from condensery.spaces.space import Box, Domain, Simplices, Space, project_simplex
+from condensery.spaces.space import Box, Composite, Domain, Simplices, Space, composite, project_simplex
 
 __all__ = [
     "Alternatives",
@@ -20,6 +20,7 @@ __all__ = [
     "Blend",
     "Box",
     "Cells",
+    "Composite",
     "Domain",
     "Filters",
     "FoldInput",
@@ -31,6 +32,7 @@ __all__ = [
     "Simplices",
     "Space",
     "WeightDecay",
+    "composite",
     "cross_entropy",
     "gumbel_noise",
     "in_folds",

@@ -66,7 +66,15 @@ class Cells:
 
     def training(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """The mean cross entropy of one drawn architecture."""
-        return cross_entropy(self.net(theta, cast(Tensor, Mixture(batch.x, self.drawn(lam, generator)))), batch.y)
+        return self.misfit(self.outputs(theta, lam, batch, generator), theta, lam, batch)
+
+    def outputs(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Logits of one drawn architecture."""
+        return self.net(theta, cast(Tensor, Mixture(batch.x, self.drawn(lam, generator))))
+
+    def misfit(self, outputs: Tensor, theta: Tensor, lam: Tensor, batch: Batch) -> Tensor:
+        """The mean cross entropy."""
+        return cross_entropy(outputs, batch.y)
 
     def validation(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """The same as training: what validates is in the batch."""
@@ -136,13 +144,21 @@ class Alternatives:
 
     def training(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """The mean cross entropy of one drawn network."""
+        return self.misfit(self.outputs(theta, lam, batch, generator), theta, lam, batch)
+
+    def outputs(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Logits of one drawn network."""
         alpha = lam[None]
         weights = self.gumbel(alpha, gumbel_noise(alpha, generator))[0]
         # Read once a call, and only where it saves work: it waits for the device.
         used = (weights.detach() != 0).tolist() if self.sampled else [True] * self.size
         each = zip(self.nets, self.parts(theta), weights, used, strict=True)
         logits = torch.stack([w * net(part, batch.x) for net, part, w, wanted in each if wanted])
-        return cross_entropy(logits.sum(0), batch.y)
+        return logits.sum(0)
+
+    def misfit(self, outputs: Tensor, theta: Tensor, lam: Tensor, batch: Batch) -> Tensor:
+        """The mean cross entropy."""
+        return cross_entropy(outputs, batch.y)
 
     def validation(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """The same as training: what validates is in the batch."""

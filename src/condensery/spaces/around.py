@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from condensery.batch import Batch
 from condensery.net import Net
-from condensery.spaces.space import Box, Space
+from condensery.spaces.space import Box, Space, composite
 
 __all__ = ["Around", "Blend", "LabelSmoothing", "LearningRate", "WeightDecay"]
 
@@ -22,7 +22,8 @@ __all__ = ["Around", "Blend", "LabelSmoothing", "LearningRate", "WeightDecay"]
 class Around(ABC):
     """A space around another one: lambda is its own numbers, then those of the inner space.
 
-    Validation is the inner space's: what is put around says how to train, not what is good.
+    Validation is the inner space's: what is put around says how to train, not what is good. Each kind says what it
+    changes in training: `examples`, `labels`, or the loss (`priced`).
 
     Args:
         inner: The space inside.
@@ -35,9 +36,37 @@ class Around(ABC):
     def box(self) -> Box:
         """Where its own numbers may lie."""
 
-    @abstractmethod
+    def examples(self, own: Tensor, batch: Batch, generator: torch.Generator) -> Batch:
+        """The training batch with its examples changed, if that is what the numbers `own` do."""
+        return batch
+
+    def labels(self, own: Tensor, batch: Batch) -> Batch:
+        """The training batch with its labels changed, if that is what the numbers `own` do."""
+        return batch
+
+    def priced(self, own: Tensor, loss: Tensor, theta: Tensor) -> Tensor:
+        """The inner training loss changed, if that is what `own` does; rising in it, and convex in it and theta."""
+        return loss
+
+    @final
     def training(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
-        """The inner space's loss, changed."""
+        """The inner space's loss, with what is changed."""
+        own, inner = self.split(lam)
+        batch = self.labels(own, self.examples(own, batch, generator))
+        return self.priced(own, self.inner.training(theta, inner, batch, generator), theta)
+
+    @final
+    def outputs(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The inner space's, at the examples that training sees."""
+        own, inner = self.split(lam)
+        return composite(self.inner).outputs(theta, inner, self.examples(own, batch, generator), generator)
+
+    @final
+    def misfit(self, outputs: Tensor, theta: Tensor, lam: Tensor, batch: Batch) -> Tensor:
+        """The inner space's, with what is changed."""
+        own, inner = self.split(lam)
+        loss = composite(self.inner).misfit(outputs, theta, inner, self.labels(own, batch))
+        return self.priced(own, loss, theta)
 
     @property
     def size(self) -> int:
@@ -108,7 +137,7 @@ class WeightDecay(Around):
         """Of the logarithms."""
         return Box((self.low,) * len(self.blocks), (self.high,) * len(self.blocks))
 
-    def training(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+    def priced(self, own: Tensor, loss: Tensor, theta: Tensor) -> Tensor:
         """The inner loss and the decay.
 
         Raises:
@@ -118,9 +147,8 @@ class WeightDecay(Around):
             raise ValueError(
                 f"Blocks of {list(self.blocks)} weights do not make {len(theta)}; give blocks that add up."
             )
-        own, inner = self.split(lam)
         squares = torch.stack([part.square().sum() for part in theta.split(list(self.blocks))])
-        return self.inner.training(theta, inner, batch, generator) + 0.5 * (own.exp() @ squares)
+        return loss + 0.5 * (own.exp() @ squares)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,15 +169,13 @@ class LabelSmoothing(Around):
         """Of s."""
         return Box((0.0,), (self.high,))
 
-    def training(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
-        """The inner loss at smoothed labels; labels of -1 still do not count."""
-        own, inner = self.split(lam)
+    def labels(self, own: Tensor, batch: Batch) -> Batch:
+        """Smoothed labels; those of -1 still do not count."""
         y = batch.y
         if not y.is_floating_point():
-            y = F.one_hot(y.clamp(min=0), self.classes).to(theta) * (y >= 0)[:, None]
+            y = F.one_hot(y.clamp(min=0), self.classes).to(own) * (y >= 0)[:, None]
         counted = (y != 0).any(1, keepdim=True)
-        smooth = torch.where(counted, (1 - own) * y + own / self.classes, 0.0)
-        return self.inner.training(theta, inner, Batch(batch.x, smooth), generator)
+        return Batch(batch.x, torch.where(counted, (1 - own) * y + own / self.classes, 0.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,11 +198,9 @@ class Blend(Around):
         """Of s."""
         return Box((0.0,), (self.high,))
 
-    def training(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
-        """The inner loss at changed examples, one draw of A for each call."""
-        own, inner = self.split(lam)
-        batch = Batch(_mapped(batch.x, lambda x: x + own * (self.augment(x, generator) - x)), batch.y)
-        return self.inner.training(theta, inner, batch, generator)
+    def examples(self, own: Tensor, batch: Batch, generator: torch.Generator) -> Batch:
+        """Changed examples, one draw of A for each call."""
+        return Batch(_mapped(batch.x, lambda x: x + own * (self.augment(x, generator) - x)), batch.y)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,10 +224,9 @@ class LearningRate(Around):
         """Of the logarithm."""
         return Box((self.low,), (self.high,))
 
-    def training(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+    def priced(self, own: Tensor, loss: Tensor, theta: Tensor) -> Tensor:
         """The inner loss times the rate."""
-        own, inner = self.split(lam)
-        return own.exp().squeeze() * self.inner.training(theta, inner, batch, generator)
+        return own.exp().squeeze() * loss
 
 
 def _mapped(x: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -59,11 +59,19 @@ class Filters:
 
     def training(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """The mean cross entropy of the nodes that count."""
-        return cross_entropy(self.logits(theta, lam, batch), batch.y)
+        return self.misfit(self.outputs(theta, lam, batch, generator), theta, lam, batch)
+
+    def outputs(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The logits."""
+        return self.logits(theta, lam, batch)
+
+    def misfit(self, outputs: Tensor, theta: Tensor, lam: Tensor, batch: Batch) -> Tensor:
+        """The mean cross entropy of the nodes that count."""
+        return cross_entropy(outputs, batch.y)
 
     def validation(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """The mean cross entropy of the nodes that count."""
-        return cross_entropy(self.logits(theta, lam, batch), batch.y)
+        return self.training(theta, lam, batch, generator)
 
     def starts(self, generator: torch.Generator) -> Tensor:
         """A filter, uniformly in the box, ``[1, size]``."""

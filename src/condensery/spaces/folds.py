@@ -76,16 +76,23 @@ class Folds:
 
     def training(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """The weighted mean over the examples, which must know their folds."""
-        losses, fold = self._losses(theta, batch)
-        if fold is None:
+        return self.misfit(self.outputs(theta, lam, batch, generator), theta, lam, batch)
+
+    def outputs(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Logits."""
+        return self._logits(theta, batch)
+
+    def misfit(self, outputs: Tensor, theta: Tensor, lam: Tensor, batch: Batch) -> Tensor:
+        """The weighted mean over the examples, which must know their folds."""
+        if not isinstance(batch.x, FoldInput):
             raise ValueError("Training examples do not know their folds; give them some with `in_folds`.")
-        kept = (1 - lam)[fold]
-        return (kept * losses).sum() / kept.sum()
+        kept = (1 - lam)[batch.x.fold]
+        return (kept * F.cross_entropy(outputs, batch.y, reduction="none")).sum() / kept.sum()
 
     def validation(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """The sum over folds of share times mean; folds of which the batch has no example are left out of it."""
-        losses, fold = self._losses(theta, batch)
-        return losses.mean() if fold is None else lam @ self.means(losses, fold)
+        losses = F.cross_entropy(self._logits(theta, batch), batch.y, reduction="none")
+        return lam @ self.means(losses, batch.x.fold) if isinstance(batch.x, FoldInput) else losses.mean()
 
     def means(self, losses: Tensor, fold: Tensor) -> Tensor:
         """The mean of each fold ``[M]`` of the numbers ``[n]``; 0 where there is none."""
@@ -108,7 +115,5 @@ class Folds:
     def _shares(self) -> Simplices:
         return Simplices((self.folds,))
 
-    def _losses(self, theta: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """The cross entropy of each example ``[n]``, and its fold if it has one."""
-        examples, fold = batch.x if isinstance(batch.x, FoldInput) else (batch.x, None)
-        return F.cross_entropy(self.net(theta, examples), batch.y, reduction="none"), fold
+    def _logits(self, theta: Tensor, batch: Batch) -> Tensor:
+        return self.net(theta, batch.x.examples if isinstance(batch.x, FoldInput) else batch.x)

@@ -50,11 +50,19 @@ class Plain:
 
     def training(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """The mean cross entropy."""
-        return cross_entropy(self.net(theta, batch.x), batch.y)
+        return self.misfit(self.outputs(theta, lam, batch, generator), theta, lam, batch)
+
+    def outputs(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Logits."""
+        return self.net(theta, batch.x)
+
+    def misfit(self, outputs: Tensor, theta: Tensor, lam: Tensor, batch: Batch) -> Tensor:
+        """The mean cross entropy."""
+        return cross_entropy(outputs, batch.y)
 
     def validation(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """The mean cross entropy."""
-        return cross_entropy(self.net(theta, batch.x), batch.y)
+        return self.training(theta, lam, batch, generator)
 
     def starts(self, generator: torch.Generator) -> Tensor:
         """The empty point, ``[1, 0]``."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from condensery.batch import Batch
 
-__all__ = ["Box", "Domain", "Simplices", "Space", "project_simplex"]
+__all__ = ["Box", "Composite", "Domain", "Simplices", "Space", "composite", "project_simplex"]
 
 
 class Space(Protocol):
@@ -49,6 +49,35 @@ class Space(Protocol):
         Of a space of fewer dimensions than coordinates only this part says how the loss changes: two losses rank points
         alike if these parts agree.
         """
+
+
+@runtime_checkable
+class Composite(Space, Protocol):
+    """A space whose training loss is ``misfit(outputs(theta, lam, batch), theta, lam, batch)``, the misfit being convex
+    in outputs and theta together, as the cross entropy of logits is with a weight decay.
+
+    `bilevel.GaussNewton` asks for it. What is random in a training loss is random in the outputs.
+    """
+
+    def outputs(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+        """What the network puts out in training, logits for instance."""
+
+    def misfit(self, outputs: Tensor, theta: Tensor, lam: Tensor, batch: Batch) -> Tensor:
+        """The training loss, a scalar, from the outputs."""
+
+
+def composite(space: Space) -> Composite:
+    """The space, if it knows the parts of its training loss.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if not isinstance(space, Composite):
+        raise ValueError(
+            f"{type(space).__name__} does not say what its training loss is a function of; give it the methods "
+            "outputs and misfit, or use the curvature of the Hessian."
+        )
+    return space
 
 
 class Domain(Protocol):
