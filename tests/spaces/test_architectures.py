@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from condensery.batch import Batch
+from condensery.bilevel import Curvature, Direct, hypergradient, respond
 from condensery.net import Net
 from condensery.nets.cells import Cell, Mixture, Supernet
-from condensery.spaces import Alternatives, Cells, Gumbel, gumbel_noise
+from condensery.spaces import Alternatives, Cells, Gumbel, cross_entropy, gumbel_noise
 from support import generator, numerical_gradient
 
 
@@ -124,6 +125,31 @@ def test_a_list_of_networks_is_a_space() -> None:
     g = torch.autograd.grad(space.training(theta, lam, batch(), generator(1)), lam)[0]
     assert torch.allclose(space.tangent(g), g, atol=1e-7)
     assert torch.equal(space.project(lam), lam)
+
+
+def test_leaving_out_the_weights_of_networks_that_were_not_drawn_changes_no_hypergradient() -> None:
+    nets = [Net(nn.Sequential(nn.Flatten(), nn.Linear(16, w), nn.Tanh(), nn.Linear(w, 2)).double()) for w in (3, 5, 2)]
+    space = Alternatives(nets)
+    theta, lam = space.init(generator()).double(), torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)
+    train = Batch(batch().x.double(), batch().y)
+    held = Batch(torch.randn(6, 1, 4, 4, dtype=torch.float64, generator=generator(7)), torch.tensor([0, 1, 1, 0, 1, 0]))
+
+    def all_of_them(theta: Tensor, lam: Tensor, batch: Batch) -> Tensor:
+        weights = space.gumbel(lam[None], gumbel_noise(lam[None], generator(3)))[0]
+        logits = sum(w * net(p, batch.x) for w, net, p in zip(weights, nets, space.parts(theta), strict=True))
+        return cross_entropy(logits, batch.y)
+
+    def one_of_them(theta: Tensor, lam: Tensor, batch: Batch) -> Tensor:
+        return space.training(theta, lam, batch, generator(3))
+
+    found = []
+    for loss in (all_of_them, one_of_them):
+        curvature = Curvature(lambda t, h, loss=loss: loss(t, h, train) + t.square().sum(), theta, lam)
+        response = respond(curvature, Direct())
+        found.append(hypergradient(lambda t, h, loss=loss: loss(t, h, held), theta, lam, response))
+    assert torch.allclose(found[0].direct, found[1].direct, rtol=1e-10)
+    assert found[0].indirect.abs().min() > 1e-6
+    assert torch.allclose(found[0].indirect, found[1].indirect, rtol=1e-8)
 
 
 def test_what_is_no_space_is_refused() -> None:

@@ -17,7 +17,7 @@ import torch
 from condensery import nets, runs
 from condensery.artifact import Artifact
 from condensery.batch import Batch
-from condensery.bilevel import AutoNeumann, Converged, Momentum
+from condensery.bilevel import Cg, Converged, GaussNewton, Momentum
 from condensery.catalog import DataSource
 from condensery.data import ImageData
 from condensery.evaluate.transfer import prepared_for
@@ -67,8 +67,8 @@ class Calibration:
         lr_net: Learning rate of the networks.
         momentum: Of the networks.
         weight_decay: Of the networks, where it is not searched.
-        terms: Of the Neumann series.
-        damping: Added to the Hessian's diagonal.
+        terms: Steps of conjugate gradients, at most, in the solves with the Gauss-Newton matrix.
+        damping: Added to its diagonal.
 
     Raises:
         ValueError: For numbers out of range.
@@ -291,10 +291,10 @@ def _objective(how: Calibration, found: Relaxed, data: ImageData, train: Artifac
 
 
 def _learner(how: Calibration, space: Space) -> Converged:
-    """Momentum, and solves that hold where the Hessian is not positive; as a matrix where that is cheaper."""
+    """Momentum; a curvature that is positive before training has ended; as a matrix where that is cheaper."""
     matrix = space.size <= 1 + 2 * how.repeat * how.points
-    solve = AutoNeumann(how.terms, lift=True)
-    return Converged(Momentum(how.lr_net, how.momentum), solve=solve, damping=how.damping, matrix=matrix)
+    rule, solve = Momentum(how.lr_net, how.momentum), Cg(how.terms)
+    return Converged(rule, solve=solve, curvature=GaussNewton, damping=how.damping, matrix=matrix)
 
 
 def _teacher(how: Calibration, real: Labelled, few: int, learner: Converged) -> Teacher:

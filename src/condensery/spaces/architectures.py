@@ -106,7 +106,10 @@ class Alternatives:
     the other.
 
     Appendix G of HCDC: the interpolated model ``f = sum_i w_i f_i``, with w drawn from lambda by `Gumbel`. It serves
-    for the 40 graph networks of appendix J (`nets.candidates`).
+    for the 40 graph networks of appendix J (`nets.candidates`). One w_i is 1, and the others are 0 but for their
+    derivatives in lambda: a step of training costs what one network costs, and where derivatives in lambda are wanted
+    the other networks are passed through forward. Mixed derivatives in lambda and the weights of networks that were not
+    drawn are left out. The response of these weights has no effect on a loss under the same draw.
 
     Args:
         nets: The networks, with the same input and classes.
@@ -150,11 +153,12 @@ class Alternatives:
         """Logits of one drawn network."""
         alpha = lam[None]
         weights = self.gumbel(alpha, gumbel_noise(alpha, generator))[0]
-        # Read once a call, and only where it saves work: it waits for the device.
-        used = (weights.detach() != 0).tolist() if self.sampled else [True] * self.size
-        each = zip(self.nets, self.parts(theta), weights, used, strict=True)
-        logits = torch.stack([w * net(part, batch.x) for net, part, w, wanted in each if wanted])
-        return logits.sum(0)
+        drawn = (weights.detach() != 0).tolist()  # waits for the device, and saves all but one of the networks
+        others = weights.requires_grad and not self.sampled
+        each = zip(self.nets, self.parts(theta), weights, drawn, strict=True)
+        # A network of weight 0 is there for the derivative in its weight: its own weights have none.
+        logits = [w * net(p if is_drawn else p.detach(), batch.x) for net, p, w, is_drawn in each if is_drawn or others]
+        return torch.stack(logits).sum(0)
 
     def misfit(self, outputs: Tensor, theta: Tensor, lam: Tensor, batch: Batch) -> Tensor:
         """The mean cross entropy."""
