@@ -59,8 +59,9 @@ class Calibration:
         lr_lambda: Of the step from one point to the next.
         lr_set: Of the set, by Adam.
         distance: Of hypergradients.
-        teacher: Whether the real hypergradients are those of a network trained on the real training images, which
-            ranks better and costs more, rather than of the one trained on the condensed set, as in the paper.
+        teacher: Whether the real hypergradients are those of networks trained on the real training images, rather than
+            of those trained on the condensed set, as in the paper's algorithm. The paper's costs less, and asks of the
+            images only what real validation images do already.
         networks: Networks of the space that stand for all of it, where it has several.
         batch_real: Real validation images at a point; ``None`` for all.
         batch_train: Real training images in a step of the teacher.
@@ -82,7 +83,7 @@ class Calibration:
     lr_lambda: float = 0.3
     lr_set: float = 0.01
     distance: Agreement = together
-    teacher: bool = False
+    teacher: bool = True
     networks: int = 8
     batch_real: int | None = None
     batch_train: int = 128
@@ -143,7 +144,9 @@ def relaxed(settings: Settings, family: ImageFamily, count: int, generator: torc
             f"HCDC calibrates for eval.weight_decay and for settings of networks (net, net.NAME), and the space has "
             f"{', '.join(settings.parameters)}; search one of these as well, or use the real validation images."
         )
-    configs = _networks(settings, of_networks, count, generator)
+    configs = _networks(settings, family, of_networks, count, generator)
+    if not configs:
+        raise ValueError("No network of the space can be built; widen the space.")
     space, weights = _of_networks(settings, family, configs, of_networks, count, generator)
     if decay is not None:
         space = WeightDecay(space, (weights,), *_logarithms(decay.parameter if isinstance(decay, When) else decay))
@@ -214,19 +217,28 @@ def fingerprint(artifact: Artifact) -> dict[str, Any]:
 # --- the space
 
 
-def _networks(settings: Settings, names: list[str], count: int, generator: torch.Generator) -> tuple[Config, ...]:
-    """At most `count` different configurations of networks, those settings first that are fixed."""
+def _networks(
+    settings: Settings, family: ImageFamily, names: list[str], count: int, generator: torch.Generator
+) -> tuple[Config, ...]:
+    """At most `count` different configurations of networks that can be built, fixed settings among them."""
     fixed = {name: value for name, value in settings.fixed.items() if name == "net" or name.startswith("net.")}
-    found: dict[str, Config] = {}
+    found: dict[str, Config | None] = {}
     for _ in range(_DRAWS * count if names else 1):
-        try:
-            config = {name: value for name, value in settings.draw(generator).items() if name in names}
-        except Infeasible:
-            continue
-        found.setdefault(json.dumps(config, sort_keys=True), {**fixed, **config})
-        if len(found) == count:
+        config = {name: value for name, value in settings.draw(generator).items() if name in names}
+        key = json.dumps(config, sort_keys=True)
+        if key not in found:
+            found[key] = {**fixed, **config} if _can_be_built(family, {**fixed, **config}) else None
+        if sum(one is not None for one in found.values()) == count:
             break
-    return tuple(found.values())
+    return tuple(one for one in found.values() if one is not None)
+
+
+def _can_be_built(family: ImageFamily, config: Config) -> bool:
+    try:
+        family.module(config)
+    except Infeasible:
+        return False
+    return True
 
 
 def _of_networks(
@@ -247,8 +259,6 @@ def _of_networks(
     built = [Net(family.module(config)) for config in configs]
     if len(built) > 1:
         return Alternatives(built), sum(net.size for net in built)
-    if not built:
-        raise ValueError("No network of the space can be built; widen the space.")
     return Plain(built[0]), built[0].size
 
 
