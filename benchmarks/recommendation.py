@@ -57,7 +57,7 @@ PSEUDO = {"ciao": 0.9, "gowalla": 0.3}  # section 4.1.4
 WATCHED = 1000  # validation users that stop a training
 LEARNED = ["even", "doscond", "dconrec-paper", "dconrec-authors", "dconrec", "first-order"]
 UNSEEN = {"proxy-half": 0.5, "proxy-quarter": 0.25, "proxy-recorded": 0.0}  # of `proxy_best`, by a proxy at its best
-METHODS = ["full", "random", "majority", "svp", "svp-user", "proxy-best", *UNSEEN, *LEARNED]
+METHODS = ["full", "random", "majority", "svp", "svp-user", "proxy-best", "proxy-chosen", *UNSEEN, *LEARNED]
 PROXY_PASSES = 15  # of SVP's
 
 
@@ -86,7 +86,9 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("--lr", type=float, help="of the scores, where it is Adam's")
         command.add_argument("--proxy-lr", type=float, default=5e-3)
         command.add_argument("--inner-epochs", type=int, default=1)
-        command.add_argument("--start", choices=["even", "best", "proxy"], default="even", help="of the probabilities")
+        command.add_argument(
+            "--start", choices=["even", "best", "proxy", "chosen"], default="even", help="of the probabilities"
+        )
         command.add_argument("--on", choices=["validation", "whole"], default="validation", help="the outer loss")
         command.add_argument("--form", choices=[Form.SAMPLED.value, Form.TOP.value], default=Form.SAMPLED.value)
         command.add_argument("--tag", default="", help="added to the name of the result")
@@ -215,12 +217,31 @@ def make(name: str, options: argparse.Namespace, data: LogData) -> Made:
         cpu = {"proxy": known["cpu_seconds"], "condense": time.process_time() - begun}
         pseudo = int((~train.contains(rows.users, rows.items)).sum())
         return Made(rows, Form.SELECTED, {"cpu_seconds": cpu, "proxy": known}, pseudo)
+    if options.method == "proxy-chosen":
+        model, known = proxy(options, data, best=True)
+        begun = time.process_time()
+        share, asked = chosen(options, data, model)
+        rows = dconrec.proxy_best(train, model, budget, generator=generator, unseen=share)
+        cpu = {"proxy": known["cpu_seconds"], "condense": time.process_time() - begun}
+        pseudo = int((~train.contains(rows.users, rows.items)).sum())
+        return Made(rows, Form.SELECTED, {"cpu_seconds": cpu, "proxy": known, **asked}, pseudo)
     if options.method.startswith("svp"):
         level = selections.Level.USER if options.method == "svp-user" else selections.Level.INTERACTION
         rows = selections.svp(train, budget, importance(options, data), generator=generator, level=level)
     else:
         rows = getattr(selections, options.method)(train, budget, generator=generator)
     return Made(train.subset(rows), Form.SELECTED, {}, indices=rows)
+
+
+def chosen(options: argparse.Namespace, data: LogData, model: MF) -> tuple[float, dict[str, Any]]:
+    """The unseen share that the validation log chooses, and what it said."""
+    begun, budget = time.process_time(), round(options.ratio * len(data.train))
+    recipe = testing(data.train.subset(torch.arange(budget)), data, options.passes)
+    watch = Validation(data.train, data.validation, at_most=WATCHED)
+    generator = Generator().manual_seed(3000 + options.seed)
+    found = dconrec.choose_unseen(data.train, data.validation, model, budget, generator, recipe=recipe, watch=watch)
+    scores = {f"{share:g}": score for share, score in found.scores.items()}
+    return found.share, {"unseen": {"share": found.share, "scores": scores, "cpu_seconds": time.process_time() - begun}}
 
 
 def best(train: Log, model: MF, budget: int) -> Log:
@@ -274,7 +295,7 @@ def settings(options: argparse.Namespace) -> Setting:
     changes: dict[str, Any] = {"pseudo": PSEUDO[options.dataset]}
     changes |= {"pseudo": 0.0} if "pseudo" in options.without or options.method == "doscond" else {}
     changes |= {"threshold": 0} if "tail" in options.without or options.method == "doscond" else {}
-    changes |= {"begin": Begin.PROXY} if options.start == "proxy" else {}
+    changes |= {"begin": Begin.PROXY} if options.start in ("proxy", "chosen") else {}
     if options.method == "dconrec-paper":
         return Setting.paper(**changes)
     return Setting.authors(**changes) if options.method == "dconrec-authors" else Setting(**changes)
@@ -320,8 +341,11 @@ def learned(name: str, options: argparse.Namespace, data: LogData, generator: Ge
     """Prepare, descend, and take the log."""
     setting, model, known = settings(options), None, {}
     if setting.pseudo or options.start != "even":
-        model, known = proxy(options, data, best=options.start == "proxy")
-    begun = time.process_time()
+        model, known = proxy(options, data, best=options.start in ("proxy", "chosen"))
+    begun, asked = time.process_time(), dict[str, Any]()
+    if options.start == "chosen" and model is not None:
+        share, asked = chosen(options, data, model)
+        setting = dataclasses.replace(setting, unseen=share)
     start = None if options.start != "best" or model is None else leaning(data.train, model, options.ratio, setting)
     kept = dconrec.prepare(data.train, options.ratio, setting=setting, proxy=model, start=start, generator=generator)
     prepared = time.process_time() - begun
@@ -333,6 +357,7 @@ def learned(name: str, options: argparse.Namespace, data: LogData, generator: Ge
     s = kept.scores.detach()
     facts = {
         "steps": steps,
+        **asked,
         "setting": to_plain(setting),
         "outer": to_plain(objective),
         "proxy": known,

@@ -23,8 +23,8 @@ log = true
 [net.norm]
 choices = ["none", "group"]
 """
-SHORT = [part for name in ("training_steps=4", "every=2", "repeat=2", "steps=4", "batch_train=8", "batch_real=20", "terms=2")
-         for part in ("--set", name)]  # fmt: skip
+FEW = ("training_steps=4", "every=2", "repeat=2", "steps=4", "batch_train=8", "batch_real=20", "terms=2")
+SHORT = [part for setting in FEW for part in ("--set", setting)]
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from condensery.masks import Reinforce, gradient_mapping
 from condensery.methods import dconrec
 from condensery.methods.dconrec import Begin, DConRec, Decay, FirstOrder, Setting, TailOf, prepare, tail
 from condensery.methods.doscond_rec import DosCondRec, _distance, relaxed
-from condensery.nets.recommender import MF
+from condensery.nets.recommender import MF, Recommender
 
 WORLD = generated_log(50, 40, mean=9, seed=2)
 DATA = split_by_user(WORLD.log, seed=1)
@@ -89,6 +89,29 @@ def test_the_proxys_best_are_each_users_best_in_proportion(unseen: float) -> Non
                 assert abs(len(taken) - share * budget * len(seen) / len(train)) <= 1
     if unseen == 1:  # the budget suffices for everybody
         assert bool((log.user_counts[train.user_counts > 0] > 0).all())
+
+
+def test_validation_chooses_how_much_is_unseen() -> None:
+    scores = iter([0.2, 0.3, 0.3])
+    budget, seen = round(0.4 * len(DATA.train)), []
+
+    def watch(model: Recommender) -> float:
+        seen.append(model.table.detach().clone())
+        return next(scores)
+
+    recipe = bpr.Recipe(epochs=1, every=5)  # is not stopped by the score
+    options = {"recipe": recipe, "dim": 4, "watch": watch, "shares": (0.0, 0.5, 1.0)}
+    found = dconrec.choose_unseen(DATA.train, DATA.validation, proxy(), budget, g(3), **options)  # type: ignore[arg-type]
+    assert found == (0.5, {0.0: 0.2, 0.5: 0.3, 1.0: 0.3})
+    assert not torch.equal(seen[0], seen[1])  # trained on other rows
+    real = dconrec.choose_unseen(DATA.train, DATA.validation, proxy(), budget, g(3), recipe=recipe, dim=4)
+    again = dconrec.choose_unseen(DATA.train, DATA.validation, proxy(), budget, g(3), recipe=recipe, dim=4)
+    assert real == again
+    assert real.share == max(real.scores, key=lambda share: real.scores[share])
+    with pytest.raises(ValueError, match="at least one share"):
+        dconrec.choose_unseen(DATA.train, DATA.validation, proxy(), budget, g(3), shares=())
+    with pytest.raises(ValueError, match="unseen is 2"):
+        dconrec.Setting(unseen=2)
 
 
 def test_the_proxys_best_keep_to_the_budget_where_little_is_unseen() -> None:

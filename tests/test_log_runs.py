@@ -26,7 +26,7 @@ from condensery.nets.recommender import MF
 from condensery.recipes import logs, values
 from condensery.runs import Folder, Progress, Watch
 
-TINY = ["proxy.epochs=2", "proxy.dim=4", "eval.epochs=2", "eval.dim=4"]
+TINY = ["proxy.epochs=2", "proxy.dim=4", "eval.epochs=10", "eval.dim=4", "eval.lr=0.05"]
 OWN = {"dconrec": ["inner.dim=4"], "doscond-rec": ["dim=4", "pseudo=0.5"]}
 
 
@@ -370,8 +370,8 @@ def test_selections_have_exactly_the_budget(settings: tuple[str, ...], data: Log
     assert (made[0].form, made[0].pseudo) == (Form.SELECTED, 0)
 
 
-def test_what_a_proxy_thinks_best_is_a_quarter_unrecorded(data: LogData, source: LogSource) -> None:
-    plan = logs.load("proxy-best", "", 0.3, overrides=["proxy.epochs=3", "proxy.dim=4"])
+def test_what_a_proxy_thinks_best_is_unrecorded_to_a_share(data: LogData, source: LogSource) -> None:
+    plan = logs.load("proxy-best", "", 0.3, overrides=["proxy.epochs=3", "proxy.dim=4", "unseen=0.25"])
     told: list[int] = []
     made = log_runs.select(plan, data, source, tell=lambda epoch, score: told.append(epoch))
     budget = round(0.3 * len(data.train))
@@ -380,6 +380,52 @@ def test_what_a_proxy_thinks_best_is_a_quarter_unrecorded(data: LogData, source:
     assert made.proxy["dim"] == 4
     whole = logs.load("proxy-best", "", 0.3, overrides=["proxy.epochs=3", "proxy.dim=4", "unseen=0"])
     assert log_runs.select(whole, data, source).pseudo == 0
+
+
+ASKED = ["proxy.epochs=3", "proxy.dim=4", "eval.epochs=10", "eval.dim=4", "eval.lr=0.05"]
+
+
+def test_the_validation_log_says_how_much_is_to_be_unseen(data: LogData, source: LogSource, tmp_path: Path) -> None:
+    plan = logs.load("proxy-best", "", 0.3, overrides=ASKED)
+    assert plan.asks_validation
+    told: list[object] = []
+    made = log_runs.select(plan, data, source, tell=lambda epoch, score: told.append(score))
+    assert "validation chooses" in str(told[-1])
+    scores = made.proxy["unseen_scores"]
+    assert list(scores) == ["0", "0.25", "0.5"]
+    assert len(set(scores.values())) > 1
+    assert made.proxy["unseen"] == float(max(scores, key=scores.__getitem__))
+    assert made.pseudo == round(made.proxy["unseen"] * len(made.log))
+    condensing = logs.load("dconrec", "", 0.3, overrides=[*ASKED, "steps=1"])
+    assert condensing.asks_validation
+    folder = Folder(tmp_path)
+    proxy = log_runs.find_proxy(condensing, data, folder)
+    assert proxy is not None
+    assert proxy.facts["unseen_scores"] == scores
+    again = log_runs.find_proxy(condensing, data, folder, tell=lambda *_: pytest.fail("trained again"))
+    assert again is not None
+    assert again.facts == proxy.facts
+    other = logs.load("dconrec", "", 0.4, overrides=[*ASKED, "steps=1"])
+    found = log_runs.find_proxy(other, data, folder)  # another size is another question
+    assert found is not None
+    assert found.facts["unseen_scores"] != scores
+
+
+def test_a_run_begins_with_the_share_that_was_asked_for(data: LogData, tmp_path: Path) -> None:
+    shares = []
+    for share in (0.0, 0.5):
+        plan = logs.load("dconrec", "", 0.3, overrides=[*ASKED, f"unseen={share}"])
+        proxy = log_runs.find_proxy(plan, data, Folder(tmp_path))
+        kept = log_runs.build(plan, data, proxy=proxy).synthetic
+        likely = kept.scores.detach() > 0.9
+        assert int(likely.sum()) == round(0.3 * len(data.train))
+        shares.append(float((likely & kept.source).sum() / likely.sum()))
+    assert shares == pytest.approx([0.0, 0.5], abs=0.01)
+    even = logs.load("dconrec", "", 0.3, overrides=["begin=even"])
+    assert not even.asks_validation
+    assert even.unseen is None
+    with pytest.raises(ValueError, match="unseen is for a start at the proxy's best; set begin=proxy"):
+        logs.load("dconrec", "", 0.3, overrides=["begin=even", "unseen=0.5"])
 
 
 def test_rows_of_single_recommenders_merge_to_those_of_the_library(data: LogData) -> None:

@@ -217,8 +217,8 @@ class Proxy(NamedTuple):
     facts: dict[str, Any]
 
 
-Tell = Callable[[int, float | None], None]
-"""Called after each epoch of a proxy with its number and, where there is one, its score."""
+Tell = Callable[[int, float | str | None], None]
+"""Called after each epoch of a proxy with its number and its score, if it has one; at last with what is done next."""
 
 
 @dataclass
@@ -294,10 +294,12 @@ def find_proxy(
         return None
     path = folder.path / "proxy.safetensors"
     belongs = {**flatten(asdict(plan.proxy)), "log": digest_of(data), "seed": seed, "device": data.train.device.type}
+    if plan.asks_validation:
+        belongs |= {"ratio": plan.ratio, **flatten(asdict(plan.evaluation), "eval.")}
     found = _stored_proxy(path, belongs, data, plan.proxy.dim)
     if found is not None:
         return found
-    proxy = _trained_proxy(plan, data, seed, tell)
+    proxy = _asked(plan, data, _trained_proxy(plan, data, seed, tell), seed, tell)
     save_tree(path, {"belongs": belongs, "table": proxy.model.table, "facts": proxy.facts}, kind=_PROXY, version=1)
     return proxy
 
@@ -320,7 +322,8 @@ def build(plan: LogPlan, data: LogData, *, seed: int = 0, proxy: Proxy | None = 
         "compensation": Compensation(str(pool["compensation"])),
         "begin": dconrec.Begin(str(pool["begin"])),
     }
-    setting = dconrec.Setting(**{**pool, **words})  # type: ignore[arg-type]
+    unseen = proxy.facts.get("unseen") if proxy is not None and plan.asks_validation else plan.unseen
+    setting = dconrec.Setting(**{**pool, **words}, unseen=unseen)  # type: ignore[arg-type]
     model = None if proxy is None else proxy.model
     synthetic = dconrec.prepare(data.train, plan.ratio, setting=setting, proxy=model, generator=generator)
     objective: dconrec.DConRec | DosCondRec
@@ -369,8 +372,9 @@ def select(plan: LogPlan, data: LogData, source: LogSource, *, seed: int = 0, te
     for_proxy, generator = generators(seed, 2)
     budget = round(plan.ratio * len(data.train))
     if plan.method == "proxy-best":
-        proxy = _trained_proxy(plan, data, seed, tell)
-        unseen = float(plan.options["unseen"] or 0)
+        proxy = _asked(plan, data, _trained_proxy(plan, data, seed, tell), seed, tell)
+        unseen = proxy.facts["unseen"] if plan.asks_validation else plan.unseen
+        assert unseen is not None, "the share is given or asked for"
         log = dconrec.proxy_best(data.train, proxy.model, budget, generator=generator, unseen=unseen)
         how = {"steps": 0, "seconds": time.perf_counter() - start, "loss": None}
         return _artifact(plan, data, log, source, form=Form.SELECTED, seed=seed, how=how, proxy=proxy.facts)
@@ -470,6 +474,27 @@ def _trained_proxy(plan: LogPlan, data: LogData, seed: int, tell: Tell | None) -
     trained = bpr.fit(model.to(data.train.device), data.train, recipe, generator, score=score)
     facts = {"ndcg@10": trained.best_score if recipe.best else trained.score, "epochs": trained.epoch}
     return Proxy(model, {**facts, "dim": plan.proxy.dim, "seconds": trained.seconds})
+
+
+def _asked(plan: LogPlan, data: LogData, proxy: Proxy, seed: int, tell: Tell | None) -> Proxy:
+    """The proxy with the share of its best that should be unseen, where the plan asks the validation log."""
+    if not plan.asks_validation:
+        return proxy
+    if tell is not None:
+        tell(int(proxy.facts["epochs"]), "trained; validation chooses how much is to be unseen")
+    start = time.perf_counter()
+    chosen = dconrec.choose_unseen(
+        data.train,
+        data.validation,
+        proxy.model,
+        round(plan.ratio * len(data.train)),
+        generators(seed, 4)[3],
+        recipe=plan.evaluation.recipe(),
+        dim=plan.evaluation.dim,
+    )
+    scores = {f"{share:g}": score for share, score in chosen.scores.items()}
+    found = {"unseen": chosen.share, "unseen_scores": scores, "unseen_seconds": time.perf_counter() - start}
+    return Proxy(proxy.model, {**proxy.facts, **found})
 
 
 def _via_proxy(

@@ -130,6 +130,8 @@ def condense_into(folder: Folder, plan: LogPlan, asked: Asked, *, watch: Watch, 
     try:
         with _proxy_bar(0 if plan.proxy is None or not plan.needs_proxy else plan.proxy.epochs) as tell:
             proxy = log_runs.find_proxy(plan, data, folder, seed=asked.seed, tell=tell)
+        if proxy is not None:
+            _say_unseen(proxy.facts)
         run = log_runs.build(plan, data, seed=asked.seed, proxy=proxy)
         _say_size(run.synthetic.expected_size, plan, data)
         with progress(plan.steps, "steps", "starting") as bar:
@@ -151,6 +153,7 @@ def select_into(folder: Folder, plan: LogPlan, asked: Asked) -> LogArtifact:
     whole = plan.proxy.epochs if plan.proxy is not None and plan.needs_proxy else 0
     with _proxy_bar(int(plan.options.get("passes") or whole)) as tell:
         artifact = log_runs.select(plan, data, source, seed=asked.seed, tell=tell)
+    _say_unseen(artifact.proxy)
     folder.claim(log_runs.settings(plan, source, data, seed=asked.seed), resume=True)
     artifact.save(folder.artifact)
     return artifact
@@ -181,13 +184,26 @@ def _proxy_bar(epochs: int) -> Iterator[Tell | None]:
         yield None
         return
     with progress(epochs, "proxy epochs", "") as bar:
-        yield lambda epoch, score: bar.at(epoch, "" if score is None else f"validation NDCG@10 {100 * score:.2f} %")
+
+        def tell(epoch: int, score: float | str | None) -> None:
+            scored = f"validation NDCG@10 {100 * score:.2f} %" if isinstance(score, float) else score
+            bar.at(epoch, scored or "")
+
+        yield tell
 
 
 def _announce(whole: LogPlan, plan: LogPlan) -> None:
     note(f"{plan.title}: {'; '.join(plan.origin)}")
     if plan.budget != 1.0:
         note(f"budget {plan.budget:g}: {whole.steps} -> {plan.steps} steps")
+
+
+def _say_unseen(facts: Mapping[str, Any]) -> None:
+    """What the validation log said, where it was asked."""
+    scores = facts.get("unseen_scores")
+    if scores:
+        tried = ", ".join(f"{100 * float(share):g} %: {100 * score:.2f}" for share, score in scores.items())
+        note(f"{100 * facts['unseen']:g} % of the proxy's best are unseen, by validation NDCG@10 ({tried})")
 
 
 def _say_size(expected: float, plan: LogPlan, data: LogData) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ __all__ = [
     "Setting",
     "TailOf",
     "authors",
+    "choose_unseen",
     "fit_proxy",
     "paper",
     "pool",
@@ -77,9 +78,11 @@ class Setting:
         compensation: How the rows of long-tailed users enter the budget.
         of_pool: The budget is the ratio of the pool, rather than of the training log, as in the authors' projection.
         begin: Where the probabilities begin.
+        unseen: Of a start at the proxy's best the share that nobody recorded (`proxy_best`); ``None`` for about that of
+            the pool. `choose_unseen` asks the validation log.
 
     Raises:
-        ValueError: For negative numbers.
+        ValueError: For negative numbers, or a share that is none.
     """
 
     pseudo: float = 0.9
@@ -89,12 +92,15 @@ class Setting:
     compensation: Compensation = Compensation.COUNTED
     of_pool: bool = False
     begin: Begin = Begin.EVEN
+    unseen: float | None = None
 
     def __post_init__(self) -> None:
         if min(self.pseudo, self.least, self.threshold) < 0:
             raise ValueError(
                 f"pseudo={self.pseudo}, least={self.least} and threshold={self.threshold}; give numbers of at least 0."
             )
+        if self.unseen is not None and not 0 <= self.unseen <= 1:
+            raise ValueError(f"unseen is {self.unseen}; give a share between 0 and 1.")
 
     @classmethod
     def paper(cls, **changes: Any) -> Setting:
@@ -180,7 +186,7 @@ def proxy_best(train: Log, proxy: Recommender, budget: int, *, generator: torch.
         budget: How many rows, between 0 and n.
         generator: A CPU generator: it orders users who are equals.
         unseen: Share of the budget for items that users do not have; less where they have nearly all. It suits sparse
-            logs; where users have many rows, 0 may be better: let validation say.
+            logs; where users have many rows, 0 may be better: let validation say (`choose_unseen`).
 
     Returns:
         A log of `budget` rows with the same ids, the recorded ones first.
@@ -200,6 +206,63 @@ def proxy_best(train: Log, proxy: Recommender, budget: int, *, generator: torch.
     ranked = plain.subset(_by_score(plain, proxy))
     recorded = ranked.subset(_in_proportion(ranked, train.user_counts, budget - len(added), generator))
     return joined(recorded, added)
+
+
+class Chosen(NamedTuple):
+    """A share that the validation log chose.
+
+    Attributes:
+        share: Of rows that nobody recorded.
+        scores: NDCG@10 on the validation log for each share that was tried.
+    """
+
+    share: float
+    scores: dict[float, float]
+
+
+def choose_unseen(
+    train: Log,
+    validation: Log,
+    proxy: Recommender,
+    budget: int,
+    generator: torch.Generator,
+    *,
+    shares: Sequence[float] = (0.0, 0.25, 0.5),
+    recipe: bpr.Recipe | None = None,
+    dim: int = 64,
+    watch: Callable[[Recommender], float] | None = None,
+) -> Chosen:
+    """How much of `proxy_best` should be unseen: the share whose rows train the best recommender, by validation.
+
+    One recommender is trained for each share, all from the same vectors. The first of equals is taken.
+
+    Args:
+        train: The training log.
+        validation: What decides.
+        proxy: Gives the scores.
+        budget: How many rows.
+        generator: A CPU generator.
+        shares: What is tried.
+        recipe: How recommenders are trained; default: as a proxy.
+        dim: Size of their vectors.
+        watch: The score, larger is better; default: NDCG@10 on the validation log.
+
+    Raises:
+        ValueError: If there is nothing to try or nothing to decide by.
+    """
+    if not shares or (watch is None and len(validation) == 0):
+        raise ValueError("Give at least one share and a validation log that is not empty.")
+    seed = int(torch.randint(2**62, (), generator=generator))
+    score, scores = watch or Validation(train, validation), dict[float, float]()
+    for share in shares:
+        draw = torch.Generator().manual_seed(seed)
+        rows = proxy_best(train, proxy, budget, generator=draw, unseen=share)
+        model = MF(train.num_users, train.num_items, dim)
+        model.reset_parameters(draw)
+        model.to(train.device)
+        bpr.fit(model, rows, recipe or proxy_recipe(), draw, score=score)
+        scores[share] = score(model)
+    return Chosen(max(scores, key=lambda share: scores[share]), scores)
 
 
 @torch.no_grad()
@@ -283,7 +346,8 @@ def prepare(
     if setting.begin is Begin.PROXY and start is None:
         if proxy is None or generator is None:
             raise ValueError("To begin at the proxy's best, give a proxy (fit_proxy) and a generator.")
-        unseen = setting.pseudo / (1 + setting.pseudo)  # about the pool's share
+        of_pool = setting.pseudo / (1 + setting.pseudo)
+        unseen = of_pool if setting.unseen is None else setting.unseen
         chosen = proxy_best(train, proxy, round(recorded), generator=generator, unseen=unseen)
         start = _leaning(chosen.contains(whole.users, whole.items))
     if setting.of_pool and start is None:  # the authors' code begins within r|D| and projects onto r|pool|

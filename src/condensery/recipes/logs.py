@@ -14,6 +14,7 @@ from typing import Any
 from condensery import catalog
 from condensery.recipes import rules, values
 from condensery.recipes.values import (
+    ByValidation,
     EstimatorName,
     Keep,
     Level,
@@ -147,6 +148,8 @@ class DConRecOptions:
         decay_factor: What it is divided by.
         decay_least: Where it stays.
         accumulate: Whether each step descends by the sum of all gradients so far.
+        unseen: Share of the start that nobody recorded, where it is at the proxy's best; ``"validation"``: the one of
+            0, 1/4 and 1/2 whose rows train the recommender that validates best.
     """
 
     estimator: EstimatorName = "first-order"
@@ -161,8 +164,10 @@ class DConRecOptions:
     decay_factor: float = 10.0
     decay_least: float = 1e-4
     accumulate: bool = False
+    unseen: float | ByValidation = "validation"
 
     def __post_init__(self) -> None:
+        _check_unseen(self.unseen)
         if self.estimator == "first-order" and (self.leave_one_out or self.antithetic or self.common):
             raise ValueError(
                 "The first-order estimator has no baseline, pairs or common numbers; leave leave_one_out, antithetic "
@@ -236,14 +241,19 @@ class ProxyBestOptions:
     """What a proxy thinks best.
 
     Attributes:
-        unseen: Share of the budget for items that a user does not have.
+        unseen: Share of the budget for items that a user does not have; ``"validation"``: the one of 0, 1/4 and 1/2
+            whose rows train the recommender that validates best.
     """
 
-    unseen: float = 0.25
+    unseen: float | ByValidation = "validation"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.unseen <= 1:
-            raise ValueError(f"unseen is {self.unseen:g}; give a share between 0 and 1.")
+        _check_unseen(self.unseen)
+
+
+def _check_unseen(unseen: float | ByValidation) -> None:
+    if not isinstance(unseen, str) and not 0 <= unseen <= 1:
+        raise ValueError(f"unseen is {unseen:g}; give a share between 0 and 1, or validation.")
 
 
 _OPTIONS: dict[str, type] = {
@@ -263,6 +273,7 @@ _PREFIXES = {
     "proxy": "proxy.",
     "evaluation": "eval.",
 }
+_NOT_OF_POOL = ("unseen",)  # of the method: what it means depends on the start
 _INNER = ("dim", "epochs", "batch_size", "optimizer", "lr", "penalty", "weight", "reject")
 
 
@@ -320,6 +331,21 @@ class LogPlan:
             return self.method == "proxy-best"
         return bool(self.pool["pseudo"]) or self.pool["begin"] == "proxy"
 
+    @property
+    def asks_validation(self) -> bool:
+        """Whether the validation log is asked how much of what a proxy thinks best should be unseen."""
+        return self.needs_proxy and self.options.get("unseen") == "validation" and self._takes_the_best
+
+    @property
+    def unseen(self) -> float | None:
+        """That share where it is given."""
+        share = self.options.get("unseen")
+        return float(share) if isinstance(share, int | float) and self._takes_the_best else None
+
+    @property
+    def _takes_the_best(self) -> bool:
+        return not self.pool or self.pool["begin"] == "proxy"
+
     def with_budget(self, budget: float) -> LogPlan:
         """The same plan with a share of the steps, at least one.
 
@@ -369,7 +395,10 @@ def load(method: str, dataset: str, ratio: float, *, overrides: Sequence[str] = 
     if "estimator" in sheet.kinds["method"]:
         sheet.values["method"]["estimator"] = estimator
     origin += [f"by hand: {', '.join(f'{name}={value}' for name, value in settings)}"] if settings else []
-    return _plan(entry.name, dataset, ratio, sheet.values, tuple(dict.fromkeys(origin)))
+    plan = _plan(entry.name, dataset, ratio, sheet.values, tuple(dict.fromkeys(origin)))
+    if ("method", "unseen") in read and plan.pool and plan.pool["begin"] != "proxy":
+        raise ValueError("unseen is for a start at the proxy's best; set begin=proxy as well, or leave it out.")
+    return plan
 
 
 def _sheet(method: str) -> rules.Sheet:
@@ -419,7 +448,7 @@ def _kinds(method: str) -> dict[str, dict[str, str]]:
     kinds = {"method": values.fields_of(options, without=("train", "generator"))}
     if method in catalog.LOG_METHODS:
         kinds["run"] = values.fields_of(LogStart)
-        kinds["pool"] = values.fields_of(import_module("condensery.methods.dconrec").Setting)
+        kinds["pool"] = values.fields_of(import_module("condensery.methods.dconrec").Setting, without=_NOT_OF_POOL)
     kinds["data"] = values.fields_of(Reading)
     if method == "dconrec":
         kinds["inner"] = {name: training[name] for name in _INNER}
@@ -437,7 +466,7 @@ def _plan(
     if "run" in chosen:
         more["run"] = LogStart(**chosen["run"])  # type: ignore[arg-type]
         setting = import_module("condensery.methods.dconrec").Setting
-        kinds = values.fields_of(setting)
+        kinds = values.fields_of(setting, without=_NOT_OF_POOL)
         more["pool"] = {**values.field_defaults(setting, kinds), **chosen["pool"]}
         setting(**{k: v for k, v in more["pool"].items() if not isinstance(v, str)})  # for its checks
     for section in ("inner", "proxy"):

@@ -36,6 +36,7 @@ Keep = str
 EstimatorName = str
 PenaltyName = str
 Level = str
+ByValidation = str
 GraphInit = str
 StructureName = str
 CountName = str
@@ -140,6 +141,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "Compensation": ("counted", "added", "repeated"),
     "Begin": ("even", "proxy"),
     "Level": ("interaction", "user"),
+    "ByValidation": ("validation",),
     "GraphInit": ("random", "herding", "k-center", "degree", "pagerank"),
     "StructureName": ("pairwise", "identity", "free"),
     "CountName": ("largest-remainder", "authors"),
