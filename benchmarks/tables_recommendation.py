@@ -20,6 +20,7 @@ LOG_METHODS = {
     "proxy-recorded": "the proxy's best recorded rows",
     "proxy-quarter": "the proxy's best, a quarter of it unseen",
     "proxy-half": "the proxy's best, half of it unseen",
+    "proxy-chosen": "the proxy's best, as much of it unseen as validates best",
     "even": "DConRec's pool, drawn evenly",
     "doscond": "DosCond",
     "dconrec-paper": "DConRec, paper's form",
@@ -45,6 +46,7 @@ PUBLISHED_RECALL: dict[tuple[str, str], tuple[float, float]] = {
 STARTS = {
     "best": "starting from the proxy's best unseen items",
     "proxy": "starting from the proxy's best",
+    "chosen": "starting from the proxy's best, as much of it unseen as validates best (the command's default)",
 }
 LEFT_OUT = {"pseudo": "pseudo data", "tail": "compensation"}
 
