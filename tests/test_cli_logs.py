@@ -38,7 +38,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(tmp_path_factory: pytest.TempPathFactory, table: Path) -> Path:
     """The folder of a small finished run."""
     folder = tmp_path_factory.mktemp("made") / "run"
-    call("condense", table, "--method", "dconrec", "--ratio", 0.5, *QUICK, "--out", folder)
+    call("condense", table, "--method", "dconrec", "--ratio", 0.5, *QUICK, "--set", "unseen=0.5", "--out", folder)
     return folder
 
 
@@ -223,7 +223,7 @@ def test_every_command_of_the_guide_runs() -> None:
 
 def test_info_and_export(made: Path) -> None:
     facts = json.loads(call("info", made, "--json").out)
-    assert (facts["method"], facts["ratio"], facts["form"]) == ("DConRec", 0.5, "sampled")
+    assert (facts["method"], facts["ratio"], facts["form"]) == ("DConRec", 0.5, "top")
     text = call("info", made).out
     for words in ("reading", "proxy trained", "estimator first-order", "stopped early"):
         assert words in text
