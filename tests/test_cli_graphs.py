@@ -76,7 +76,7 @@ def test_every_method_condenses_by_its_recipe(method: str, file: Path) -> None:
 
 def test_select_takes_real_nodes_with_their_edges(file: Path) -> None:
     data = graph_npz(file)
-    for name in catalog.GRAPH_CORESETS:
+    for name in (name for name, entry in catalog.GRAPH_CORESETS.items() if not entry.merges):
         plain = json.loads(call("select", file, "--coreset", name, "--nodes", 9, *TINY, "--json").out)
         artifact = GraphArtifact.load(plain["artifact"])
         assert artifact.indices is not None
@@ -84,6 +84,43 @@ def test_select_takes_real_nodes_with_their_edges(file: Path) -> None:
     text = call("select", file, "--coreset", "herding", "--embedding", "features", "--ratio", 0.5, "--out", "h").out
     assert "Herding on friends: 12 nodes (50 % of 24 training nodes" in text
     assert "holds a set already" in complaint("select", file, "--coreset", "random", "--nodes", 9)
+
+
+def test_coarsening_says_what_its_nodes_are(file: Path) -> None:
+    done = call("select", file, "--coreset", "coarsening", "--nodes", 12, *TINY, "--seed", 3)
+    folder = Path("runs/friends-coarsening-nodes12-seed3")
+    artifact = GraphArtifact.load(folder / "artifact.safetensors")
+    without = 12 - sum(artifact.per_class)
+    assert without
+    assert f"12 nodes (50 % of 24 training nodes, 25 % of all 48), {12 - without} of them with a label" in done.out
+    sentence = "Each of the 12 nodes is the mean of some of 48 real ones."
+    assert sentence in done.err
+    text = call("info", folder).out
+    assert all(words in text for words in (sentence, f"no label {without}", f"{without} have no training node"))
+    assert "nodes of the real graph" not in text
+    facts = json.loads(call("info", folder, "--json").out)
+    assert (facts["indices"], len(facts["assignment"]), facts["spent"]["labelled"]) == (None, 48, 12 - without)
+    call("show", folder)
+    rows = json.loads(call("evaluate", folder, "--n", 1, "--json", "--save").out)["rows"]
+    assert [(r["name"], r["size"]["nodes"], r["size"]["seen"]) for r in rows] == [
+        ("Coarsening", 12 - without, 12),
+        ("random", 12, 12),
+        ("full graph", 24, 48),
+    ]
+    assert f"{12 - without} of 12" in call("info", folder).out
+    call("export", folder, "--to", "npz", "--out", "x.npz")
+    call("export", folder, "--to", "csv", "--out", "tables")
+    for again in (graph_npz("x.npz"), graph_csv("tables/edges.csv", "tables/nodes.csv")):
+        assert torch.equal(again.y, artifact.graph.classes)
+        assert again.train.tolist() == list(range(without, 12))
+
+
+def test_coarsening_is_compared_with_as_many_random_nodes(file: Path) -> None:
+    words = ["--methods", "coarsening,herding", "--nodes", "12", *TINY, "--n", 1, "--no-full", "--json"]
+    rows = json.loads(call("compare", file, *words).out)["rows"]
+    assert [(r["name"], r["size"]["seen"]) for r in rows] == [("Coarsening", 12), ("Herding", 12), ("random", 12)]
+    rows = json.loads(call("compare", file, "--methods", "coarsening", "--nodes", 40, *words[4:]).out)["rows"]
+    assert [(r["name"], r["size"]["seen"]) for r in rows] == [("Coarsening", 40), ("random", 24)]
 
 
 def test_ctrl_c_says_how_to_go_on(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,6 +301,10 @@ def test_lists_tell_the_kind_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("select FILE --coreset gcond", "There is no coreset 'gcond'"),
         ("compare FILE --methods gcond,dm", "and dm is for images"),
         ("condense FILE --method herding", "use: condensery select DATA --coreset herding"),
+        ("condense FILE --method coarsening", "coarsening merges real nodes; use: condensery select DATA --coreset"),
+        ("select FILE --coreset coarsening --nodes 2", "2 synthetic nodes do not suffice for 3 classes"),
+        ("select FILE --coreset coarsening --nodes 48", "cannot become 48; ask for"),
+        ("select FILE --coreset coarsening --nodes 9 --embedding features", "coarsening has no setting 'embedding'"),
         ("condense FILE --method gcond --ipc 3", "--ipc is for images; give --nodes or --ratio for a graph"),
         ("condense FILE --method gcond --fast", "--fast is for images; leave it out for a graph"),
         ("condense FILE --method gcond --nodes 6 --ratio 0.5", "say the same thing; give one of them"),

@@ -57,6 +57,8 @@ class Coreset:
         paper: The paper.
         year: Of the paper.
         url: Where to read it.
+        merges: Whether it merges real nodes into new ones. Its function then takes how many there are to be in all, and
+            gives a `Coarsened`.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Coreset:
     paper: str
     year: int
     url: str
+    merges: bool = False
 
     def load(self) -> Any:
         """The function."""
@@ -751,9 +754,20 @@ GRAPH_CORESETS: dict[str, Coreset] = {
             1998,
             "https://doi.org/10.1016/S0169-7552(98)00110-X",
         ),
+        Coreset(
+            "coarsening",
+            "Coarsening",
+            f"{_CORESETS}.coarsening:coarsen",
+            "generator",
+            "merges nodes that the low frequencies of the graph hardly tell apart",
+            "Loukas, Graph Reduction with Spectral and Cut Guarantees, JMLR",
+            2019,
+            "https://jmlr.org/papers/v20/18-680.html",
+            merges=True,
+        ),
     )
 }
-"""Selections of a graph's nodes, each with the edges among them."""
+"""Selections of a graph's nodes, each with the edges among them; and coarsening, which merges nodes instead."""
 
 
 def _planetoid(name: str, title: str, sizes: tuple[int, int, int, int]) -> GraphSet:

@@ -214,5 +214,7 @@ def _check(values: Tensor, logits: Tensor, classes: Tensor, density: float) -> N
         raise ValueError(f"Classes have shape {tuple(classes.shape)}; give int64 [{m}], one for each graph.")
     if bool((classes[1:] < classes[:-1]).any()):
         raise ValueError("Classes are not sorted; sort the graphs by class.")
+    if len(classes) and int(classes[0]) < 0:
+        raise ValueError(f"A graph is of class {int(classes[0])}; number the classes from 0.")
     if not 0 <= density <= 1:
         raise ValueError(f"The density is {density}; give a share between 0 and 1.")

@@ -137,7 +137,10 @@ def select(
     validation: o.Validation = 0.1,
     as_json: o.Json = False,
 ) -> None:
-    """Choose real images, interactions of a log or nodes of a graph that stand for all of DATA: a coreset."""
+    """Choose real images, interactions of a log or nodes of a graph that stand for all of DATA: a coreset.
+
+    For a graph, coarsening merges nodes instead.
+    """
     from condensery import recipes, runs
     from condensery.cli import graphs, logs
 
