@@ -270,7 +270,7 @@ def test_lists_tell_the_kind_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for words in (
         "the test network",
         "numbers or all, as 10,5",
-        "layerwise, squared or cosine",
+        "layerwise, squared, cosine or relative-squared",
         "net.hops",
         "inductive",
     ):

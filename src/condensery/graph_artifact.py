@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +21,7 @@ from condensery.data.graphs import GraphData
 from condensery.fitting import Adam, Constant, CrossEntropy, Drop, Sgd, SquaredError, WarmupCosine
 from condensery.graph import FixedAdjacency, Graph, IdentityAdjacency
 from condensery.node_fitting import NodeRecipe, Nodes
-from condensery.store import replacing, save_tree
+from condensery.store import decimals, replacing, replacing_folder, save_tree
 from condensery.synthetic import per_class_of, size_in_bytes
 
 if TYPE_CHECKING:
@@ -244,15 +242,8 @@ class GraphArtifact:
             ValueError: If the folder is there already.
         """
         folder = Path(folder)
-        if folder.exists():
-            raise ValueError(f"{folder} exists already; choose another folder.")
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        temporary.mkdir()
-        try:
+        with replacing_folder(folder) as temporary:
             self._write_tables(temporary)
-            os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return folder
 
     def to_pyg(self) -> Data:
@@ -268,33 +259,21 @@ class GraphArtifact:
         once = data.edges[0] < data.edges[1]
         pairs: list[list[object]] = data.edges[:, once].T.tolist()
         if data.weights is not None:
-            pairs = [[*pair, weight] for pair, weight in zip(pairs, _decimals(data.weights[once]), strict=True)]
+            pairs = [[*pair, weight] for pair, weight in zip(pairs, decimals(data.weights[once]), strict=True)]
         _write(folder / "edges.csv", ["source", "target", *([] if data.weights is None else ["weight"])], pairs)
-        features = [_decimals(row) for row in data.x]
+        features = [decimals(row) for row in data.x]
         said = [[self.classes[c], "train"] if c >= 0 else ["", ""] for c in data.y.tolist()]
         rows = [[i, *label, *x] for i, (label, x) in enumerate(zip(said, features, strict=True))]
         _write(folder / "nodes.csv", ["id", "label", "split", *(f"x{k}" for k in range(data.num_features))], rows)
         if soft is not None:
-            labels = [[i, *_decimals(row)] for i, row in enumerate(soft.detach())]
+            labels = [[i, *decimals(row)] for i, row in enumerate(soft.detach())]
             _write(folder / "soft_labels.csv", ["id", *self.classes], labels)
         (folder / "about.json").write_text(json.dumps(self._about(), indent=1) + "\n", encoding="utf-8")
 
     def _about(self) -> dict[str, Any]:
-        named = {
-            name: records.plain(getattr(self, name)) for name in ("method", "dataset", "seed", "options", "versions")
-        }
-        more = {
-            "preprocessing": self.preprocessing.config(),
-            "threshold": self.threshold,
-            "network": dict(self.network),
-        }
         step = self.graph.step_size
-        return {
-            **named,
-            **more,
-            "recipe": configs.to_config(self.recipe),
-            "step_size": None if step is None else float(step.detach()),
-        }
+        step_size = None if step is None else float(step.detach())
+        return {**records.about(self), "threshold": self.threshold, "step_size": step_size}
 
 
 def _check_assignment(assignment: Tensor, n: int, indices: Tensor | None) -> None:
@@ -317,11 +296,6 @@ def _cut(graph: Adjacency, threshold: float) -> Adjacency:
     return Adjacency.sparse(graph.edges[:, kept], graph.n, graph.weights[kept])
 
 
-def _decimals(numbers: Tensor) -> list[str]:
-    """The shortest decimals that read back as the same float32."""
-    return [np.format_float_positional(value, trim="-") for value in numbers.detach().cpu().float().numpy()]
-
-
 def _write(path: Path, header: list[str], rows: list[list[Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([header, *rows])
@@ -330,18 +304,7 @@ def _write(path: Path, header: list[str], rows: list[list[Any]]) -> None:
 # --- reading
 # --------------------------------------------------------------------------------------------------------------------
 
-_PLAIN: dict[str, type] = {
-    "network": Mapping,
-    "dataset": str,
-    "method": str,
-    "real": Mapping,
-    "options": Mapping,
-    "seed": int,
-    "split": Mapping,
-    "scores": Mapping,
-    "versions": Mapping,
-    "provenance": Mapping,
-}
+_PLAIN: dict[str, type] = {**records.MADE, "real": Mapping}
 
 
 def _check_types(tree: Mapping[str, Any]) -> None:

@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,9 +26,9 @@ from typing import Any, cast
 import torch
 from torch import Generator, Tensor, nn
 
-from condensery import catalog, nets
+from condensery import catalog, nets, records
 from condensery.coresets.coarsening import Coarsened
-from condensery.data.graph_features import AsGiven, FeatureFit, RowNormalised, StandardScaled
+from condensery.data.graph_features import FeatureFit
 from condensery.data.graph_files import GraphColumns, from_csv, from_npz, graphsaint, ogb_csv
 from condensery.data.graph_pyg import planetoid
 from condensery.data.graphs import GraphData
@@ -57,12 +56,6 @@ from condensery.runs import Folder, Progress, Watch, follow, generators, made_fr
 
 RANDOM = "random"
 FULL = "full graph"
-
-_FITS: dict[str, FeatureFit] = {
-    "as-given": AsGiven.of,
-    "row-normalised": RowNormalised.of,
-    "standardised": StandardScaled.of,
-}
 
 
 # --- the graph
@@ -121,7 +114,7 @@ def open_graph(source: GraphSource, *, fit: FeatureFit | None = None, device: to
         ValueError: If there is no such graph, or it cannot be read or used; the message names the fix.
     """
     how = source.reading
-    fit = fit or _FITS.get(how.features)
+    fit = fit or values.fit_of(how.features)
     options: dict[str, Any] = {"inductive": how.inductive, **({} if fit is None else {"fit": fit})}
     if source.name in catalog.GRAPHS:
         entry = catalog.GRAPHS[source.name]
@@ -172,12 +165,8 @@ def _for_settings(sentence: str) -> str:
 
 def digest_of(data: GraphData) -> str:
     """What a graph holds: it changes if any feature, edge, label or part of the split does."""
-    digest = hashlib.blake2b(f"{data.inductive} {data.classes}".encode(), digest_size=16)
-    for part in (data.x, data.edges, data.y, *data.split, data.weights):
-        if part is not None:
-            digest.update(f"{part.dtype} {tuple(part.shape)}".encode())
-            digest.update(part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    parts = (data.x, data.edges, data.y, *data.split, data.weights)
+    return records.digest(f"{data.inductive} {data.classes}", parts)
 
 
 # --- a run

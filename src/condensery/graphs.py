@@ -190,14 +190,7 @@ class Graphs(SortedByClass, nn.Module):
         Raises:
             ImportError: Without PyTorch Geometric.
         """
-        try:
-            from torch_geometric.data import Data
-        except ImportError as error:
-            raise ImportError(
-                "this needs PyTorch Geometric; install it with: pip install 'condensery[graph]'"
-            ) from error
-        parts = zip(self.values.detach(), self.discrete(), self.classes, strict=True)
-        return [Data(x=x, edge_index=block.nonzero().T.contiguous(), y=y.reshape(1)) for x, block, y in parts]
+        return self.to_set().to_pyg()
 
 
 def _without_diagonal(blocks: Tensor) -> Tensor:

@@ -141,11 +141,7 @@ def condense_into(folder: Folder, plan: GraphPlan, asked: Asked, *, watch: Watch
         note(f"{folder.path} is finished already; nothing is left to do.")
         return load(folder.artifact)
     try:
-        with progress(plan.steps, "steps", "starting") as bar:
-            for done in graph_runs.advance(run, folder, watch):
-                loss = "" if done.loss is None else f"loss {done.loss:.4g}"
-                seen = "" if done.validation is None else f"  validation {100 * done.validation:.1f} %"
-                bar.at(done.step, loss + seen)
+        alike.watched(graph_runs.advance(run, folder, watch), plan.steps)
         return graph_runs.finish(run, folder, source)
     except KeyboardInterrupt:
         raise Interrupted(f"go on with: {again('--resume')}") from None
@@ -436,7 +432,7 @@ def compare(
         for method in names
     ]
     try:
-        rows = with_recovery(list(_cells(plans, Comparison(asked, root, budget, scoring))))
+        rows = cells.with_recovery(list(_cells(plans, Comparison(asked, root, budget, scoring))))
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted(f"finished cells are kept in {root}; go on with: {again()}") from None
     plain = {"dataset": short, "folder": str(root), "rows": rows}
@@ -466,15 +462,6 @@ def sizes_of(nodes: str | None, ratios: str | None) -> list[Size]:
         raise ValueError(
             f"{text if nodes is not None else f'--ratio takes numbers as 0.25,0.5, not {ratios!r}'}."
         ) from None
-
-
-def with_recovery(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with the share of the full graph's accuracy, at the last step, that each reaches."""
-    from condensery.graph_runs import FULL
-
-    full = {row["network"]: row["last"]["mean"] for row in rows if row["name"] == FULL}
-    keyed = [(row, full.get(row["network"])) for row in rows]
-    return [{**row, "recovery": row["last"]["mean"] / top if top else None} for row, top in keyed]
 
 
 def _cells(plans: list[GraphPlan], shared: Comparison) -> Iterator[dict[str, Any]]:
