@@ -52,8 +52,8 @@ class Coreset:
         title: What tables call it.
         home: Where its function is, ``module:name``.
         needs: What it selects by: ``"features"``, or the training record that gives its scores. For nodes the arguments
-            that it takes beside the graph and the counts, of ``embeddings`` and ``generator``, with a space between. For
-            graphs of a set ``"embeddings"``, or nothing.
+            that it takes beside the graph and the counts, of ``embeddings`` and ``generator``, with a space between.
+            For graphs of a set ``"embeddings"``, or nothing.
         line: What it does, in a line.
         paper: The paper.
         year: Of the paper.

@@ -175,7 +175,7 @@ class GraphSetArtifact:
         return folder
 
     def to_pyg(self) -> list[Data]:
-        """The graphs as PyTorch Geometric's `Data`: ``x``, ``edge_index``, ``y``, and ``edge_weight`` if they have weights.
+        """The graphs as PyTorch Geometric's `Data`: ``x``, ``edge_index``, ``y``, ``edge_weight`` of weighted edges.
 
         Raises:
             ImportError: Without PyTorch Geometric.
@@ -206,13 +206,12 @@ def _from_tree(cls: type[GraphSetArtifact], tree: Mapping[str, Any]) -> GraphSet
     recipe = configs.from_config(tree["recipe"], _BUILDABLE)
     every = torch.arange(len(stored["y"]))
     graphs = GraphSet(
-        f"{tree['dataset']}-condensed",
-        *(stored[name] for name in _PARTS),
-        every,
-        every[:0],
-        every[:0],
-        tuple(tree["classes"]),
-        stored["weights"],
+        name=f"{tree['dataset']}-condensed",
+        **{name: stored[name] for name in (*_PARTS, "weights")},
+        train=every,
+        validation=every[:0],
+        test=every[:0],
+        classes=tuple(tree["classes"]),
         preprocessing=feature_map_from_config(preprocessing["config"], preprocessing["tensors"]),
     )
     return cls(graphs=graphs, recipe=recipe, indices=tree["indices"], **{name: tree[name] for name in _PLAIN})

@@ -47,13 +47,14 @@ def shown(graphs: GraphSet) -> int:
 def picture(graphs: GraphSet, *, places: tuple[int, int] | None = None) -> Image.Image:
     """A row for each class: its first ten graphs, the class's name at the left.
 
-    Nodes are laid out by `layout`, so that the way along the edges shows as distance, or by two of their features. Their
-    colours say how large their features are along the direction in which these differ most (`shades`). Nodes that
-    nobody is joined to stand in a line below the others, unless features say where they are.
+    Nodes are laid out by `layout`, so that the way along the edges shows as distance, or by two of their features.
+    Their colours say how large their features are along the direction in which these differ most (`shades`). Nodes
+    that nobody is joined to stand in a line below the others, unless features say where they are.
 
     Args:
         graphs: A set, on the CPU.
-        places: Two features that say where a node is: down and to the right, each from -1 to 1.
+        places: Two features that say where a node is: down and to the right, each from -1 to 1. A graph that is
+            larger is made smaller.
 
     Raises:
         ValueError: If a graph has more than 600 nodes.
@@ -140,7 +141,7 @@ def _placed(matrix: npt.NDArray[Any]) -> _Array:
     """Places ``[k, 2]`` in a square from -1 to 1: components side by side, lone nodes in a line below."""
     from scipy.sparse.csgraph import connected_components
 
-    count, owner = connected_components(matrix != 0, directed=False)
+    owner = connected_components(matrix != 0, directed=False)[1]
     sizes = np.bincount(owner)
     parts = [np.flatnonzero(owner == c) for c in np.argsort(-sizes, kind="stable") if sizes[c] > 1]
     alone = np.flatnonzero(sizes[owner] == 1)
@@ -149,7 +150,7 @@ def _placed(matrix: npt.NDArray[Any]) -> _Array:
         inside = layout(matrix[np.ix_(part, part)])
         inside = inside - inside.min(0)
         inside[:, 1] -= inside[:, 1].max() / 2
-        places[part] = inside + [right, 0]
+        places[part] = inside + np.array([right, 0])
         right += inside[:, 0].max() + 1
     if parts:
         joined = np.concatenate(parts)
@@ -157,7 +158,7 @@ def _placed(matrix: npt.NDArray[Any]) -> _Array:
         places[joined] = (places[joined] - centre) / max(float(np.abs(places[joined] - centre).max()), 1e-9)
     if len(alone):
         if parts:
-            places[joined] = places[joined] * 0.88 - [0, 0.12]
+            places[joined] = places[joined] * 0.88 - np.array([0, 0.12])
         across = np.linspace(-1, 1, len(alone)) if len(alone) > 1 else np.zeros(1)
         places[alone] = np.stack([across, np.full(len(alone), 1.0 if parts else 0.0)], 1)
     return places
@@ -173,7 +174,8 @@ def _drawn(graphs: GraphSet, which: int, colours: npt.NDArray[np.uint8], places:
     matrix = np.zeros((k, k))
     matrix[edges[0], edges[1]] = 1
     rows = graphs.x[first : first + k].double().numpy()
-    at = _placed(matrix) if places is None else rows[:, [places[1], places[0]]].clip(-1, 1)
+    at = _placed(matrix) if places is None else rows[:, [places[1], places[0]]]
+    at = at / max(1.0, float(np.abs(at).max()))  # learned places may lie further out
     side, radius = _FINER * _SIDE, _FINER * _SIDE * (0.042 if k <= 40 else 0.022)
     border = radius + 2 * _FINER
     at = border + (at + 1) / 2 * (side - 2 * border)

@@ -290,8 +290,8 @@ def _start(plan: GraphSetPlan, data: GraphSet, generator: Generator) -> Graphs:
     for name, count, have in zip(data.classes, counts_of(plan, data), there, strict=True):
         if count > have:
             raise ValueError(
-                f"Class {name!r} has {have} training graphs of at most {nodes} nodes, {count} are needed to start from; "
-                "ask for fewer graphs, or for more nodes with --set nodes=N."
+                f"Class {name!r} has {have} training graphs of at most {nodes} nodes, {count} are needed to start "
+                "from; ask for fewer graphs, or for more nodes with --set nodes=N."
             )
     entry = catalog.GRAPH_SET_CORESETS[start.init]
     return Graphs.from_index(data, _chosen(entry, plan, small, GraphSelection(), {}, generator), nodes)

@@ -36,7 +36,9 @@ def about(made: Any) -> dict[str, Any]:
     Args:
         made: An artifact with a preprocessing of its own, a network and a recipe.
     """
-    said = {name: plain(getattr(made, name)) for name in ("method", "dataset", "seed", "options", "versions", "network")}
+    said = {
+        name: plain(getattr(made, name)) for name in ("method", "dataset", "seed", "options", "versions", "network")
+    }
     return {**said, "preprocessing": made.preprocessing.config(), "recipe": configs.to_config(made.recipe)}
 
 

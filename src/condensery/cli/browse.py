@@ -119,8 +119,8 @@ def export(
         Format,
         typer.Option(
             help="PNG folders, npz arrays, a Parquet file, or a folder for the Hugging Face hub; for a log CSV, "
-            "Parquet or RecBole's .inter; for a graph npz or a folder of CSV tables; for a set of graphs a folder in TU "
-            "Dortmund's layout."
+            "Parquet or RecBole's .inter; for a graph npz or a folder of CSV tables; for a set of graphs a folder in "
+            "TU Dortmund's layout."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The file or folder to write; must not exist.", show_default=False)],
@@ -208,8 +208,8 @@ def datasets(as_json: o.Json = False) -> None:
     say(
         "Your own: a folder of images by class, a folder of idx files, an .npz file, or hf:NAME of the "
         "Hugging Face hub; a log as CSV, TSV, .inter, Parquet or u.data, or a folder of LightGCN's; a graph as .npz "
-        "with edges, as a folder with edges.csv and nodes.csv, or as one of OGB's, GraphSAINT's or Planetoid's; a set of "
-        "graphs as a folder in TU Dortmund's layout (NAME_A.txt and others)."
+        "with edges, as a folder with edges.csv and nodes.csv, or as one of OGB's, GraphSAINT's or Planetoid's; a set "
+        "of graphs as a folder in TU Dortmund's layout (NAME_A.txt and others)."
     )
 
 

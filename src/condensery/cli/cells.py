@@ -33,7 +33,7 @@ def applicable(
 
 
 def with_recovery(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with the share of the accuracy of all data (asked for as "all"), at the end of training, that each reaches."""
+    """Rows with the share of the last accuracy on all data (``"asked": "all"``) that each reaches."""
     full = {row["network"]: row["last"]["mean"] for row in rows if row["asked"] == "all"}
     keyed = [(row, full.get(row["network"])) for row in rows]
     return [{**row, "recovery": row["last"]["mean"] / top if top else None} for row, top in keyed]

@@ -72,7 +72,9 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    ipc: Annotated[str, typer.Option(help="Images, or graphs of a set, per class, as 1,10.", rich_help_panel="Run")] = "1",
+    ipc: Annotated[
+        str, typer.Option(help="Images, or graphs of a set, per class, as 1,10.", rich_help_panel="Run")
+    ] = "1",
     ratio: Annotated[
         str | None,
         typer.Option(

@@ -69,7 +69,7 @@ def condense(
     validation: o.Validation = 0.1,
     as_json: o.Json = False,
 ) -> None:
-    """Learn a small set of images or graphs, a short log or a small graph that trains models nearly as well as all of DATA."""
+    """Learn a few images or graphs, a short log or a small graph that train models nearly as well as all of DATA."""
     from condensery import recipes, runs
     from condensery.cli import graph_sets, graphs, logs
 
@@ -125,8 +125,8 @@ def select(
     embedding: Annotated[
         str | None,
         typer.Option(
-            help="What it sees of an image: pixels, random-net or trained-net; of a node or graph: features or trained-net; "
-            "default: the recipe's.",
+            help="What it sees of an image: pixels, random-net or trained-net; of a node or graph: features or "
+            "trained-net; default: the recipe's.",
             rich_help_panel="Run",
             show_default=False,
         ),

@@ -38,8 +38,8 @@ def evaluate(
             "--nets",
             "--net",
             help="Architectures, as ConvNet,AlexNet,ResNet18:norm=batch; default: the set's own. For a log "
-            "MF,LightGCN, for a graph GCN,SAGE,GAT,GIN,SGC,ChebNet,APPNP,GDC,GraphTransformer,NodeMLP,Polynomial, for a "
-            "set of graphs PooledGCN,PooledSGC,PooledGIN,PooledMLP.",
+            "MF,LightGCN, for a graph GCN,SAGE,GAT,GIN,SGC,ChebNet,APPNP,GDC,GraphTransformer,NodeMLP,Polynomial, for "
+            "a set of graphs PooledGCN,PooledSGC,PooledGIN,PooledMLP.",
             rich_help_panel="Network",
             show_default=False,
         ),

@@ -44,8 +44,8 @@ Data = Annotated[
         help="A data set's name (see 'condensery datasets'), a folder of images by class, a folder of idx "
         "files, an .npz file, or hf:NAME for one of the Hugging Face hub; or a recommendation log: a name, a table "
         "(CSV, TSV, .inter, Parquet, u.data) or a folder of LightGCN's; or a graph: a name, an .npz file with edges, a "
-        "folder with edges.csv and nodes.csv, or one of OGB's, GraphSAINT's or Planetoid's; or a set of graphs: a name, or "
-        "a folder of TU Dortmund's (NAME_A.txt and others).",
+        "folder with edges.csv and nodes.csv, or one of OGB's, GraphSAINT's or Planetoid's; or a set of graphs: a "
+        "name, or a folder of TU Dortmund's (NAME_A.txt and others).",
         show_default=False,
     ),
 ]

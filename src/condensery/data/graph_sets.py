@@ -171,9 +171,8 @@ class GraphSet(SplitData):
             weights=x.graph.weights,
         )
 
-
     def to_pyg(self) -> list[Data]:
-        """The graphs as PyTorch Geometric's `Data`: ``x``, ``edge_index``, ``y``, and ``edge_weight`` if they have weights.
+        """The graphs as PyTorch Geometric's `Data`: ``x``, ``edge_index``, ``y``, ``edge_weight`` of weighted edges.
 
         Raises:
             ImportError: Without PyTorch Geometric.

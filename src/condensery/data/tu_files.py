@@ -1,4 +1,4 @@
-"""Sets of graphs in the layout of TU Dortmund's collection (MUTAG, NCI1, DD, PROTEINS and so on), as plain text: in and out."""
+"""Sets of graphs in the layout of TU Dortmund's collection (MUTAG, NCI1, DD, PROTEINS and so on): plain text."""
 
 from __future__ import annotations
 

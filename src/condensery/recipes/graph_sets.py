@@ -72,8 +72,8 @@ class GraphSelection:
     """What a selection sees of the graphs.
 
     Attributes:
-        embedding: What stands for a graph: its pooled features in the test network trained on all graphs, or the mean of
-            its nodes' features.
+        embedding: What stands for a graph: its pooled features in the test network trained on all graphs, or the mean
+            of its nodes' features.
         proxy_epochs: Passes over all graphs of that training.
     """
 
@@ -301,7 +301,7 @@ def _options_with_defaults(entry: catalog.Method | catalog.Coreset, given: Mappi
         return {**values.field_defaults(entry.load(), kinds), **given}
     seen = asdict(GraphSelection()) if entry.needs else {}
     whole = {**seen, **{k: v for k, v in values.defaults_of(entry.load()).items() if k in kinds}, **given}
-    GraphSelection(**{k: v for k, v in whole.items() if k in seen})  # type: ignore[arg-type]  # for its checks
+    GraphSelection(**{k: v for k, v in whole.items() if k in seen})  # for its checks
     return whole
 
 
