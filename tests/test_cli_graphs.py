@@ -220,14 +220,22 @@ def test_every_command_of_the_guide_runs() -> None:
     page = (Path(__file__).parent.parent / "docs" / "graphs.md").read_text()
     exec(re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)[0], {})
     blocks = "".join(re.findall(r"^```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)).replace("\\\n", " ")
-    short = ["--set", "eval.steps=2", "--set", "eval.check_every=2"]
+    looks = ["--set", "eval.check_every=2"]
+    short, passes = ([*looks, "--set", f"eval.{length}=2"] for length in ("steps", "epochs"))
     more = {"condense": [*short, "--set", "steps=2"], "select": short, "evaluate": ["--epochs", "1"]}
     more["compare"] = more["condense"]
+    small = [*passes, "--set", "test.width=4", "--set", "test.depth=1"]
+    sets = {"condense": [*small, "--width", "4", "--set", "steps=2", "--set", "batch_real=2"], "select": small}
+    sets |= {"compare": [*sets["condense"], "--set", "proxy_epochs=1", "--full-epochs", "1"]}
+    sets |= {"evaluate": ["--epochs", "1", "--no-full"]}
     lines = [shlex.split(line, comments=True)[1:] for line in blocks.splitlines() if line.strip()]
     for command, *arguments in lines:
         if "cora" in arguments:  # needs a download
             continue
-        call(command, *arguments, *more.get(command, []), *(["--n", 1] if command in ("evaluate", "compare") else []))
+        of_a_set = not {"digit-graphs", "runs/digits", "small-digits"}.isdisjoint(arguments)
+        extra = (sets if of_a_set else more).get(command, [])
+        extra = [*extra, "--set", "proxy_epochs=1"] if of_a_set and "herding" in arguments else extra
+        call(command, *arguments, *extra, *(["--n", 1] if command in ("evaluate", "compare") else []))
     there = {"condense", "select", "evaluate", "compare", "info", "show", "methods", "datasets", "export"}
     assert {command for command, *_ in lines} == there
 
@@ -276,7 +284,7 @@ def test_lists_tell_the_kind_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ):
         assert words in text
     both = json.loads(call("methods", "k-center", "--json").out)
-    assert (both["kind"], [other["kind"] for other in both["also"]]) == ("images", ["graphs"])
+    assert (both["kind"], [other["kind"] for other in both["also"]]) == ("images", ["graphs", "sets of graphs"])
     (tmp_path / "amazon-photo").mkdir()
     (tmp_path / "amazon-photo" / "amazon_electronics_photo.npz").touch()
     monkeypatch.setenv("CONDENSERY_DATA", str(tmp_path))
@@ -305,7 +313,7 @@ def test_lists_tell_the_kind_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("select FILE --coreset coarsening --nodes 2", "2 synthetic nodes do not suffice for 3 classes"),
         ("select FILE --coreset coarsening --nodes 48", "cannot become 48; ask for"),
         ("select FILE --coreset coarsening --nodes 9 --embedding features", "coarsening has no setting 'embedding'"),
-        ("condense FILE --method gcond --ipc 3", "--ipc is for images; give --nodes or --ratio for a graph"),
+        ("condense FILE --method gcond --ipc 3", "--ipc is for images and sets of graphs; give --nodes"),
         ("condense FILE --method gcond --fast", "--fast is for images; leave it out for a graph"),
         ("condense FILE --method gcond --nodes 6 --ratio 0.5", "say the same thing; give one of them"),
         ("condense digits --nodes 3", "--nodes is for graphs; give images per class with --ipc"),
