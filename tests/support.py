@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from condensery import nets
+from condensery.data.graph_sets import GraphSet, graph_set
 from condensery.data.graphs import GraphData, Split, graph_data
 from condensery.data.labelled import Labelled
 from condensery.data.whitening import Identity
@@ -134,3 +135,21 @@ def small_graph(n: int) -> dict[str, Any]:
     split = (torch.arange(n) // 3 % 4 - 1).clamp(min=0)
     parts = {"x": x, "edge_index": edges, "y": y, "split": split}
     return {name: part.numpy() for name, part in parts.items()}
+
+
+def rings_and_stars(*, graphs: int = 40, single: bool = False) -> GraphSet:
+    """Rings and stars of 4 to 7 nodes with noisy features that say a little; two classes that the structure tells."""
+    g = generator(3)
+    y = torch.arange(graphs) % 2
+    sizes = torch.ones_like(y) if single else torch.randint(4, 8, (graphs,), generator=g)
+    edges, start = [], 0
+    for c, k in zip(y.tolist(), sizes.tolist(), strict=True):
+        nodes = torch.arange(k)
+        pairs = torch.stack([nodes, nodes.roll(1)]) if c else torch.stack([nodes[1:], torch.zeros(k - 1).long()])
+        edges.append(pairs + start)
+        start += k
+    owner = torch.arange(graphs).repeat_interleave(sizes)
+    x = torch.randn(start, 3, generator=g) + 0.3 * y[owner, None]
+    whole = torch.zeros(2, 0, dtype=torch.int64) if single else torch.cat(edges, 1)
+    parts = torch.arange(graphs).split([graphs - 16, 8, 8])
+    return graph_set("rings and stars", x, whole, owner, y, split=Split(*parts))

@@ -76,7 +76,7 @@ def test_every_method_condenses_by_its_recipe(method: str, file: Path) -> None:
 
 def test_select_takes_real_nodes_with_their_edges(file: Path) -> None:
     data = graph_npz(file)
-    for name in catalog.GRAPH_CORESETS:
+    for name in (name for name, entry in catalog.GRAPH_CORESETS.items() if not entry.merges):
         plain = json.loads(call("select", file, "--coreset", name, "--nodes", 9, *TINY, "--json").out)
         artifact = GraphArtifact.load(plain["artifact"])
         assert artifact.indices is not None
@@ -84,6 +84,43 @@ def test_select_takes_real_nodes_with_their_edges(file: Path) -> None:
     text = call("select", file, "--coreset", "herding", "--embedding", "features", "--ratio", 0.5, "--out", "h").out
     assert "Herding on friends: 12 nodes (50 % of 24 training nodes" in text
     assert "holds a set already" in complaint("select", file, "--coreset", "random", "--nodes", 9)
+
+
+def test_coarsening_says_what_its_nodes_are(file: Path) -> None:
+    done = call("select", file, "--coreset", "coarsening", "--nodes", 12, *TINY, "--seed", 3)
+    folder = Path("runs/friends-coarsening-nodes12-seed3")
+    artifact = GraphArtifact.load(folder / "artifact.safetensors")
+    without = 12 - sum(artifact.per_class)
+    assert without
+    assert f"12 nodes (50 % of 24 training nodes, 25 % of all 48), {12 - without} of them with a label" in done.out
+    sentence = "Each of the 12 nodes is the mean of some of 48 real ones."
+    assert sentence in done.err
+    text = call("info", folder).out
+    assert all(words in text for words in (sentence, f"no label {without}", f"{without} have no training node"))
+    assert "nodes of the real graph" not in text
+    facts = json.loads(call("info", folder, "--json").out)
+    assert (facts["indices"], len(facts["assignment"]), facts["spent"]["labelled"]) == (None, 48, 12 - without)
+    call("show", folder)
+    rows = json.loads(call("evaluate", folder, "--n", 1, "--json", "--save").out)["rows"]
+    assert [(r["name"], r["size"]["nodes"], r["size"]["seen"]) for r in rows] == [
+        ("Coarsening", 12 - without, 12),
+        ("random", 12, 12),
+        ("full graph", 24, 48),
+    ]
+    assert f"{12 - without} of 12" in call("info", folder).out
+    call("export", folder, "--to", "npz", "--out", "x.npz")
+    call("export", folder, "--to", "csv", "--out", "tables")
+    for again in (graph_npz("x.npz"), graph_csv("tables/edges.csv", "tables/nodes.csv")):
+        assert torch.equal(again.y, artifact.graph.classes)
+        assert again.train.tolist() == list(range(without, 12))
+
+
+def test_coarsening_is_compared_with_as_many_random_nodes(file: Path) -> None:
+    words = ["--methods", "coarsening,herding", "--nodes", "12", *TINY, "--n", 1, "--no-full", "--json"]
+    rows = json.loads(call("compare", file, *words).out)["rows"]
+    assert [(r["name"], r["size"]["seen"]) for r in rows] == [("Coarsening", 12), ("Herding", 12), ("random", 12)]
+    rows = json.loads(call("compare", file, "--methods", "coarsening", "--nodes", 40, *words[4:]).out)["rows"]
+    assert [(r["name"], r["size"]["seen"]) for r in rows] == [("Coarsening", 40), ("random", 24)]
 
 
 def test_ctrl_c_says_how_to_go_on(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,14 +220,22 @@ def test_every_command_of_the_guide_runs() -> None:
     page = (Path(__file__).parent.parent / "docs" / "graphs.md").read_text()
     exec(re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)[0], {})
     blocks = "".join(re.findall(r"^```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)).replace("\\\n", " ")
-    short = ["--set", "eval.steps=2", "--set", "eval.check_every=2"]
+    looks = ["--set", "eval.check_every=2"]
+    short, passes = ([*looks, "--set", f"eval.{length}=2"] for length in ("steps", "epochs"))
     more = {"condense": [*short, "--set", "steps=2"], "select": short, "evaluate": ["--epochs", "1"]}
     more["compare"] = more["condense"]
+    small = [*passes, "--set", "test.width=4", "--set", "test.depth=1"]
+    sets = {"condense": [*small, "--width", "4", "--set", "steps=2", "--set", "batch_real=2"], "select": small}
+    sets |= {"compare": [*sets["condense"], "--set", "proxy_epochs=1", "--full-epochs", "1"]}
+    sets |= {"evaluate": ["--epochs", "1", "--no-full"]}
     lines = [shlex.split(line, comments=True)[1:] for line in blocks.splitlines() if line.strip()]
     for command, *arguments in lines:
         if "cora" in arguments:  # needs a download
             continue
-        call(command, *arguments, *more.get(command, []), *(["--n", 1] if command in ("evaluate", "compare") else []))
+        of_a_set = not {"digit-graphs", "runs/digits", "small-digits"}.isdisjoint(arguments)
+        extra = (sets if of_a_set else more).get(command, [])
+        extra = [*extra, "--set", "proxy_epochs=1"] if of_a_set and "herding" in arguments else extra
+        call(command, *arguments, *extra, *(["--n", 1] if command in ("evaluate", "compare") else []))
     there = {"condense", "select", "evaluate", "compare", "info", "show", "methods", "datasets", "export"}
     assert {command for command, *_ in lines} == there
 
@@ -233,13 +278,13 @@ def test_lists_tell_the_kind_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for words in (
         "the test network",
         "numbers or all, as 10,5",
-        "layerwise, squared or cosine",
+        "layerwise, squared, cosine or relative-squared",
         "net.hops",
         "inductive",
     ):
         assert words in text
     both = json.loads(call("methods", "k-center", "--json").out)
-    assert (both["kind"], [other["kind"] for other in both["also"]]) == ("images", ["graphs"])
+    assert (both["kind"], [other["kind"] for other in both["also"]]) == ("images", ["graphs", "sets of graphs"])
     (tmp_path / "amazon-photo").mkdir()
     (tmp_path / "amazon-photo" / "amazon_electronics_photo.npz").touch()
     monkeypatch.setenv("CONDENSERY_DATA", str(tmp_path))
@@ -264,7 +309,11 @@ def test_lists_tell_the_kind_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("select FILE --coreset gcond", "There is no coreset 'gcond'"),
         ("compare FILE --methods gcond,dm", "and dm is for images"),
         ("condense FILE --method herding", "use: condensery select DATA --coreset herding"),
-        ("condense FILE --method gcond --ipc 3", "--ipc is for images; give --nodes or --ratio for a graph"),
+        ("condense FILE --method coarsening", "coarsening merges real nodes; use: condensery select DATA --coreset"),
+        ("select FILE --coreset coarsening --nodes 2", "2 synthetic nodes do not suffice for 3 classes"),
+        ("select FILE --coreset coarsening --nodes 48", "cannot become 48; ask for"),
+        ("select FILE --coreset coarsening --nodes 9 --embedding features", "coarsening has no setting 'embedding'"),
+        ("condense FILE --method gcond --ipc 3", "--ipc is for images and sets of graphs; give --nodes"),
         ("condense FILE --method gcond --fast", "--fast is for images; leave it out for a graph"),
         ("condense FILE --method gcond --nodes 6 --ratio 0.5", "say the same thing; give one of them"),
         ("condense digits --nodes 3", "--nodes is for graphs; give images per class with --ipc"),

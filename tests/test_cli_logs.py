@@ -273,7 +273,10 @@ def test_lists_tell_the_kind_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("compare digits --methods svp", "or select --coreset uniform, herding, k-center"),
         ("condense digits --ratio 0.5", "give images per class with --ipc"),
         ("compare digits --ratio 0.5", "give images per class with --ipc"),
-        ("condense generated-log --method dconrec --ipc 3", "--ipc is for images; give --ratio for a log"),
+        (
+            "condense generated-log --method dconrec --ipc 3",
+            "--ipc is for images and sets of graphs; give --ratio for a log",
+        ),
         ("condense generated-log --method dconrec --fast", "--fast is for images; leave it out"),
         ("condense TABLE --method dconrec --validation 0.2", "give --set validation=SHARE for a log"),
         ("select generated-log --coreset svp --whiten zca", "--whiten is for images"),

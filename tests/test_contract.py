@@ -161,6 +161,7 @@ def test_every_method_has_a_row() -> None:
     parts |= {"Squared"}
     parts |= {"DConRec", "DosCondRec"}  # of logs: their rows are in test_dconrec.py
     parts |= {"DosCond", "GCDM", "GCond"}  # of graphs: test_graph_methods.py
+    parts |= {"DosCondGraphs"}  # of sets of graphs: test_whole_graphs.py
     parts |= {"GEOM", "GraphTangentScore", "SFGC"}  # the same on trajectories: test_node_trajectories.py
     missing = [name for name in methods.__all__ if name not in OBJECTIVES and name not in parts]
     assert not missing

@@ -109,6 +109,7 @@ def test_it_says_what_it_really_costs() -> None:
         "edges": 2,
         "share_of_training_nodes": 0.1,
         "share_of_nodes": 0.04,
+        "labelled": 4,
         "labels": "hard",
         "bytes": values + 4 + edges,
     }
@@ -184,6 +185,9 @@ def test_what_cannot_be_is_refused_in_a_sentence() -> None:
         ({"classes": ("a", "b")}, "A node is of class 2"),
         ({"indices": torch.arange(3)}, "one for each of 4 nodes"),
         ({"real": {}}, "sizes of the real graph"),
+        ({"assignment": torch.tensor([0, 1, 3, -1])}, "does not name each of 4 nodes"),
+        ({"assignment": torch.arange(4), "indices": torch.arange(4)}, "chosen or merged of several, not both"),
+        ({"assignment": torch.arange(4).float()}, "give int64"),
     ):
         with pytest.raises(ValueError, match=sentence):
             artifact(**changes)
@@ -214,6 +218,9 @@ def test_files_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         {"threshold": "low"},
         {"options": [1]},
         {"indices": 3},
+        {"assignment": 3},
+        {"assignment": torch.arange(3)},
+        {"graph": {**graph, "classes": torch.full((4,), -1)}},
         {"real": {"nodes": "many"}},
         {"classes": [1, 2]},
     ]
@@ -221,6 +228,8 @@ def test_files_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         save_tree(path, {**good, **lie}, kind=KIND, version=VERSION)
         with pytest.raises(DamagedFile, match="does not hold a usable condensed graph"):
             GraphArtifact.load(path)
+    save_tree(path, {k: v for k, v in good.items() if k != "assignment"}, kind=KIND, version=VERSION)
+    assert GraphArtifact.load(path).assignment is None  # files from before there was one
     save_tree(path, good, kind="condensery-log", version=VERSION)
     with pytest.raises(DamagedFile, match="is not a condensery-graph file"):
         GraphArtifact.load(path)

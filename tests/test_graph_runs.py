@@ -15,6 +15,7 @@ import torch
 
 from condensery import catalog, graph_runs
 from condensery.coresets import graphs as coresets
+from condensery.coresets.coarsening import coarsen
 from condensery.data.graph_features import RowNormalised, StandardScaled
 from condensery.data.graphs import GraphData
 from condensery.evaluate.nodes import score_nodes
@@ -26,7 +27,7 @@ from condensery.journal import read
 from condensery.net import Net
 from condensery.node_fitting import Nodes
 from condensery.recipes import graphs
-from condensery.runs import Folder, Progress, Watch
+from condensery.runs import Folder, Progress, Watch, generators
 from support import FEW_EXPERTS, generator, small_graph
 
 TINY = ["test.width=4", "eval.steps=6", "net.width=4"]
@@ -223,7 +224,7 @@ def test_data_that_are_not_there_are_said(spec: str, root: str | None, sentence:
 # --- selections and scores
 
 
-@pytest.mark.parametrize("name", list(catalog.GRAPH_CORESETS))
+@pytest.mark.parametrize("name", [name for name, entry in catalog.GRAPH_CORESETS.items() if not entry.merges])
 @pytest.mark.parametrize("inductive", [False, True])
 def test_selections_are_induced_subgraphs(name: str, inductive: bool, data: GraphData, source: GraphSource) -> None:
     data = data.as_inductive() if inductive else data
@@ -251,6 +252,57 @@ def test_selections_take_their_options(data: GraphData, source: GraphSource) -> 
     }
 
 
+@pytest.mark.parametrize("inductive", [False, True])
+def test_coarsening_claims_no_real_nodes_and_says_where_they_went(
+    inductive: bool, data: GraphData, source: GraphSource, tmp_path: Path, untouched: None
+) -> None:
+    data = data.as_inductive() if inductive else data
+    made = graph_runs.select(plan_of("coarsening", nodes=9), data, source, seed=1)
+    found = coarsen(data, 9, generator=generators(1, 1)[0])
+    assert made.indices is None
+    assert made.assignment is not None
+    view, assignment = data.training_view(), made.assignment
+    if inductive:
+        assert set((assignment >= 0).nonzero().flatten().tolist()) <= set(data.train.tolist())
+        assignment = assignment[data.train]
+    assert made.graph.classes.tolist() == found.data.y.sort().values.tolist()
+    for node in range(9):
+        members = assignment == node
+        torch.testing.assert_close(made.graph.values[node].detach(), view.x[members].mean(0))
+        votes = torch.bincount(view.y[view.train[members[view.train]]], minlength=3)
+        assert int(made.graph.classes[node]) == (int(votes.argmax()) if votes.sum() else -1)
+    inside = (torch.arange(9)[:, None] == assignment).float()
+    weights = inside @ view.adjacency.dense() @ inside.T
+    (_, graph), y = made.batch()
+    torch.testing.assert_close(graph.dense(), weights - torch.diag(weights.diagonal()))
+    labelled = (y >= 0).nonzero().flatten()
+    assert (len(labelled), made.spent["nodes"]) == (sum(made.per_class), 9)
+    nodes = made.nodes()
+    assert nodes.pick(nodes.y).tolist() == y[labelled].tolist()
+    assert made.data().train.tolist() == labelled.tolist()
+    assert graph_runs.random_counts(made, data) == [3, 3, 3]
+    made.save(tmp_path / "a.safetensors")
+    again = GraphArtifact.load(tmp_path / "a.safetensors")
+    assert again.assignment is not None
+    assert torch.equal(again.assignment, made.assignment)
+    assert same(again, made)
+    other = graph_runs.select(plan_of("coarsening", nodes=9), data, source, seed=1)
+    assert other.assignment is not None
+    assert torch.equal(other.assignment, made.assignment)
+
+
+def test_a_coarse_graph_may_have_more_nodes_than_train(data: GraphData, source: GraphSource) -> None:
+    made = graph_runs.select(plan_of("coarsening", nodes=40), data, source)
+    assert len(made.graph.classes) == 40
+    assert 0 < sum(made.per_class) < 31
+    draw = graph_runs.random_nodes(data, graph_runs.random_counts(made, data))
+    assert graph_runs.size_of(draw(generator()))["nodes"] == 30
+    with pytest.raises(ValueError, match="cannot become 60"):
+        graph_runs.select(plan_of("coarsening", nodes=60), data, source)
+    with pytest.raises(ValueError, match="eigenvectors is 0; give 1 or more"):
+        graph_runs.select(plan_of("coarsening", "eigenvectors=0"), data, source)
+
+
 def test_a_selection_may_make_a_graph_of_its_own(
     data: GraphData, source: GraphSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,7 +322,7 @@ def test_rows_of_single_networks_merge_to_those_of_the_library(data: GraphData, 
     expected = score_nodes("Degree", Net(network), nodes, data, recipe, n=3, seed=4, size=graph_runs.size_of(nodes))
     together = merged(rows)
     assert (together.last, together.chosen, together.size) == (expected.last, expected.chosen, expected.size)
-    assert graph_runs.size_of(Nodes.training(data)) == {"nodes": 30, "edges": data.num_edges}
+    assert graph_runs.size_of(Nodes.training(data)) == {"nodes": 30, "seen": 60, "edges": data.num_edges}
 
 
 def test_random_nodes_are_drawn_anew_and_never_more_than_there_are(data: GraphData) -> None:

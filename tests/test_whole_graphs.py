@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from condensery.adjacency import Adjacency, BlockAdjacency, NodeInput, Normalisation
-from condensery.data.graph_sets import GraphSet, graph_set
-from condensery.data.graph_splits import Split
+from condensery.data.graph_sets import GraphSet
 from condensery.data.graphs import graph_data
 from condensery.evaluate.whole_graphs import (
     GraphRecipe,
@@ -34,25 +33,7 @@ from condensery.nets.graph import GCN, NodeMLP
 from condensery.nets.layers import Activation
 from condensery.nets.pooled import POOLED, Pool, Pooled, PooledGCN, PooledMLP
 from condensery.optimizers import DroppedAdam
-from support import generator, numerical_gradient
-
-
-def rings_and_stars(*, graphs: int = 40, single: bool = False) -> GraphSet:
-    """Rings and stars of 4 to 7 nodes with noisy features that say a little; two classes that the structure tells."""
-    g = generator(3)
-    y = torch.arange(graphs) % 2
-    sizes = torch.ones_like(y) if single else torch.randint(4, 8, (graphs,), generator=g)
-    edges, start = [], 0
-    for c, k in zip(y.tolist(), sizes.tolist(), strict=True):
-        nodes = torch.arange(k)
-        pairs = torch.stack([nodes, nodes.roll(1)]) if c else torch.stack([nodes[1:], torch.zeros(k - 1).long()])
-        edges.append(pairs + start)
-        start += k
-    owner = torch.arange(graphs).repeat_interleave(sizes)
-    x = torch.randn(start, 3, generator=g) + 0.3 * y[owner, None]
-    whole = torch.zeros(2, 0, dtype=torch.int64) if single else torch.cat(edges, 1)
-    parts = torch.arange(graphs).split([graphs - 16, 8, 8])
-    return graph_set("rings and stars", x, whole, owner, y, split=Split(*parts))
+from support import generator, numerical_gradient, rings_and_stars
 
 
 def net(kind: type[Pooled] = PooledGCN, **options: Any) -> Net:

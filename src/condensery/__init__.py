@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from condensery.fitting import Execution, Held, Recipe, Trained, accuracy, fit, training
     from condensery.graph import Graph
     from condensery.graph_artifact import GraphArtifact
+    from condensery.graph_set_artifact import GraphSetArtifact
+    from condensery.graphs import Graphs
     from condensery.log_artifact import LogArtifact
     from condensery.loop import NotFinite, Objective, Snapshots, Step, condense, iterate, with_gradient
     from condensery.methods import (
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
         VIG,
         DConRec,
         DosCond,
+        DosCondGraphs,
         DosCondRec,
         FRePo,
         GCond,
@@ -56,12 +59,14 @@ _HOMES = {
     "condensed_log": ("Interactions",),
     "graph": ("Graph",),
     "graph_artifact": ("GraphArtifact",),
+    "graph_set_artifact": ("GraphSetArtifact",),
+    "graphs": ("Graphs",),
     "log_artifact": ("LogArtifact",),
     "loop": ("NotFinite", "Objective", "Snapshots", "Step", "condense", "iterate", "with_gradient"),
     "methods": (
         *("BPTT", "CIG", "DATM", "DC", "DM", "DSA", "FRePo", "FTD", "KIP", "MCT", "MTT", "RCIG", "RFAD"),
         *("SATM", "SATMDA", "TESLA", "VIG", "DConRec", "DosCondRec"),
-        *("GCond", "DosCond", "GCDM", "SFGC", "GEOM"),
+        *("GCond", "DosCond", "GCDM", "SFGC", "GEOM", "DosCondGraphs"),
     ),
     "net": ("Net",),
     "synthetic": ("Identity", "Images", "MultiFormation", "Synthetic"),
@@ -93,12 +98,15 @@ __all__ = [
     "Batch",
     "DConRec",
     "DosCond",
+    "DosCondGraphs",
     "DosCondRec",
     "Execution",
     "FRePo",
     "GCond",
     "Graph",
     "GraphArtifact",
+    "GraphSetArtifact",
+    "Graphs",
     "Held",
     "Identity",
     "Images",

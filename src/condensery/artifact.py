@@ -130,7 +130,7 @@ class Artifact:
             "recipe": configs.to_config(self.recipe),
             "indices": self.indices,
             "classes": list(self.classes),
-            **{name: records.plain(getattr(self, name)) for name in _PLAIN},
+            **{name: records.plain(getattr(self, name)) for name in records.MADE},
         }
         save_tree(path, tree, kind=KIND, version=VERSION)
 
@@ -147,12 +147,6 @@ class Artifact:
         )
 
 
-_PLAIN = ("network", "dataset", "method", "options", "seed", "split", "scores", "versions", "provenance")
-
-
-_TYPES = {name: (str if name in ("dataset", "method") else int if name == "seed" else Mapping) for name in _PLAIN}
-
-
 def _check_types(tree: Mapping[str, Any]) -> None:
     """Raise a TypeError for a part of the wrong type."""
     stored, names = tree["images"], tree["classes"]
@@ -163,7 +157,7 @@ def _check_types(tree: Mapping[str, Any]) -> None:
         "indices": isinstance(tree["indices"], Tensor | None),
     }
     also |= {"class names": isinstance(names, list) and all(isinstance(c, str) for c in names)}
-    records.check_types(tree, _TYPES, also=also)
+    records.check_types(tree, records.MADE, also=also)
 
 
 def _from_tree(cls: type[Artifact], tree: Mapping[str, Any], device: torch.device | str) -> Artifact:
@@ -191,5 +185,5 @@ def _from_tree(cls: type[Artifact], tree: Mapping[str, Any], device: torch.devic
         preprocessing=preprocessing.to(device),
         recipe=recipe,
         indices=tree["indices"],
-        **{name: tree[name] for name in _PLAIN},
+        **{name: tree[name] for name in records.MADE},
     )

@@ -45,7 +45,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Coreset:
-    """A selection of real images, interactions or nodes.
+    """A selection of real images, interactions, nodes or graphs.
 
     Attributes:
         name: What the command line calls it.
@@ -53,10 +53,13 @@ class Coreset:
         home: Where its function is, ``module:name``.
         needs: What it selects by: ``"features"``, or the training record that gives its scores. For nodes the arguments
             that it takes beside the graph and the counts, of ``embeddings`` and ``generator``, with a space between.
+            For graphs of a set ``"embeddings"``, or nothing.
         line: What it does, in a line.
         paper: The paper.
         year: Of the paper.
         url: Where to read it.
+        merges: Whether it merges real nodes into new ones. Its function then takes how many there are to be in all, and
+            gives a `Coarsened`.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Coreset:
     paper: str
     year: int
     url: str
+    merges: bool = False
 
     def load(self) -> Any:
         """The function."""
@@ -157,14 +161,14 @@ class LogSet:
 
 
 @dataclass(frozen=True)
-class GraphSet:
+class NamedGraph:
     """A graph that has a name.
 
     Attributes:
         name: What the command line calls it.
         title: What it is called elsewhere.
         home: Where its loader is, ``module:name``.
-        sizes: Nodes, edges, features and classes.
+        sizes: Nodes, edges, features and classes; of a set of graphs before these how many graphs.
         origin: Who made it.
         source: Where its `fetch.Source` is, ``module:name``; empty for a graph that is made here.
         drawn: Whether its split is drawn with a seed rather than published.
@@ -174,7 +178,7 @@ class GraphSet:
     name: str
     title: str
     home: str
-    sizes: tuple[int, int, int, int]
+    sizes: tuple[int, ...]
     origin: str
     source: str = ""
     drawn: bool = False
@@ -203,6 +207,18 @@ class GraphSet:
             return None
         source = _load(self.source)
         return source(**self.arguments) if callable(source) else source
+
+
+@dataclass(frozen=True)
+class NamedGraphs(NamedGraph):
+    """A set of graphs that has a name.
+
+    Attributes:
+        places: Which two features of a node say where to draw it: down and to the right, each from -1 to 1; ``None``
+            where none do.
+    """
+
+    places: tuple[int, int] | None = None
 
 
 _CORESETS = "condensery.coresets"
@@ -563,6 +579,9 @@ GRAPH_NETWORKS: tuple[str, ...] = (
 )
 """Names in `nets.GRAPH`; the same test."""
 
+POOLED_NETWORKS: tuple[str, ...] = ("PooledGCN", "PooledSGC", "PooledGIN", "PooledMLP")
+"""Names in `nets.POOLED`; the same test."""
+
 
 LOG_METHODS: dict[str, Method] = {
     m.name: m
@@ -767,20 +786,31 @@ GRAPH_CORESETS: dict[str, Coreset] = {
             1998,
             "https://doi.org/10.1016/S0169-7552(98)00110-X",
         ),
+        Coreset(
+            "coarsening",
+            "Coarsening",
+            f"{_CORESETS}.coarsening:coarsen",
+            "generator",
+            "merges nodes that the low frequencies of the graph hardly tell apart",
+            "Loukas, Graph Reduction with Spectral and Cut Guarantees, JMLR",
+            2019,
+            "https://jmlr.org/papers/v20/18-680.html",
+            merges=True,
+        ),
     )
 }
-"""Selections of a graph's nodes, each with the edges among them."""
+"""Selections of a graph's nodes, each with the edges among them; and coarsening, which merges nodes instead."""
 
 
-def _planetoid(name: str, title: str, sizes: tuple[int, int, int, int]) -> GraphSet:
+def _planetoid(name: str, title: str, sizes: tuple[int, int, int, int]) -> NamedGraph:
     home, source = "condensery.data:planetoid", "condensery.data.graph_pyg:planetoid_source"
-    return GraphSet(name, title, home, sizes, "Yang et al. 2016", source, arguments={"name": name})
+    return NamedGraph(name, title, home, sizes, "Yang et al. 2016", source, arguments={"name": name})
 
 
-GRAPHS: dict[str, GraphSet] = {
+GRAPHS: dict[str, NamedGraph] = {
     graph.name: graph
     for graph in (
-        GraphSet(
+        NamedGraph(
             "digits-graph",
             "Digits, nearest neighbours",
             "condensery.data:digits_graph",
@@ -791,7 +821,7 @@ GRAPHS: dict[str, GraphSet] = {
         _planetoid("cora", "Cora", (2_708, 5_278, 1_433, 7)),
         _planetoid("citeseer", "CiteSeer", (3_327, 4_552, 3_703, 6)),
         _planetoid("pubmed", "PubMed", (19_717, 44_324, 500, 3)),
-        GraphSet(
+        NamedGraph(
             "amazon-photo",
             "Amazon-Photo",
             "condensery.data:amazon_photo",
@@ -800,13 +830,81 @@ GRAPHS: dict[str, GraphSet] = {
             "condensery.data.named_graphs:AMAZON_PHOTO",
             drawn=True,
         ),
-        GraphSet(
+        NamedGraph(
             "ogbn-arxiv",
             "ogbn-arxiv",
             "condensery.data:ogbn_arxiv",
             (169_343, 1_157_799, 128, 40),
             "Hu et al. 2020",
             "condensery.data.named_graphs:OGBN_ARXIV",
+        ),
+    )
+}
+
+GRAPH_SET_METHODS: dict[str, Method] = {
+    m.name: m
+    for m in (
+        Method(
+            "doscond-graphs",
+            "DosCond (graphs)",
+            "condensery.methods:DosCondGraphs",
+            "matches gradients at the initial weights, by small graphs whose edges are drawn",
+            "Jin et al., Condensing Graphs via One-Step Gradient Matching, KDD",
+            2022,
+            "https://arxiv.org/abs/2206.07746",
+        ),
+    )
+}
+"""Methods that condense a set of graphs, each with a class."""
+
+GRAPH_SET_CORESETS: dict[str, Coreset] = {
+    c.name: c
+    for c in (
+        Coreset(
+            "random",
+            "Random",
+            f"{_CORESETS}:uniform",
+            "",
+            "takes graphs of each class at random",
+            "",
+            0,
+            "",
+        ),
+        Coreset(
+            "herding",
+            "Herding",
+            f"{_CORESETS}:herding",
+            "embeddings",
+            "keeps the mean embedding of the selected graphs near the class mean",
+            "Welling, Herding Dynamical Weights to Learn, ICML",
+            2009,
+            "https://doi.org/10.1145/1553374.1553517",
+        ),
+        Coreset(
+            "k-center",
+            "k-center",
+            f"{_CORESETS}:k_center",
+            "embeddings",
+            "takes the graph farthest from those selected",
+            "Sener & Savarese, Active Learning for Convolutional Neural Networks: A Core-Set Approach, ICLR",
+            2018,
+            "https://arxiv.org/abs/1708.00489",
+        ),
+    )
+}
+"""Selections of a set's graphs."""
+
+GRAPH_SETS: dict[str, NamedGraphs] = {
+    graphs.name: graphs
+    for graphs in (
+        NamedGraphs(
+            "digit-graphs",
+            "Digits, graphs of their pixels",
+            "condensery.data:digit_graphs",
+            (1_797, 48_401, 119_041, 3, 10),
+            "with scikit-learn",
+            drawn=True,
+            places=(1, 2),
         ),
     )
 }
@@ -824,7 +922,7 @@ def is_log(spec: str) -> bool:
         >>> is_log("generated-log"), is_log("digits")
         (True, False)
     """
-    if spec.lower() in {**LOGS, **DATASETS, **GRAPHS} or spec.startswith("hf:"):
+    if _is_named(spec):
         return spec.lower() in LOGS
     path = Path(spec)
     if path.is_dir():
@@ -842,9 +940,34 @@ def is_graph(spec: str) -> bool:
         >>> is_graph("digits-graph"), is_graph("digits")
         (True, False)
     """
-    if spec.lower() in GRAPHS or spec.lower() in {**DATASETS, **LOGS} or spec.startswith("hf:"):
+    if _is_named(spec):
         return spec.lower() in GRAPHS
     return graph_layout(Path(spec)) is not None
+
+
+def is_graph_set(spec: str) -> bool:
+    """Whether data are a set of graphs: one with a name, or a folder in the layout of TU Dortmund's collection.
+
+    Args:
+        spec: A name or a path, as typed.
+
+    Example:
+        >>> is_graph_set("digit-graphs"), is_graph_set("digits-graph")
+        (True, False)
+    """
+    if _is_named(spec):
+        return spec.lower() in GRAPH_SETS
+    folder = Path(spec)
+    return any(
+        (path.parent / f"{path.name.removesuffix('_A.txt')}_graph_indicator.txt").is_file()
+        for place in (folder, folder / "raw")
+        for path in place.glob("*_A.txt")
+    )
+
+
+def _is_named(spec: str) -> bool:
+    """Whether data have a name, here or on the Hugging Face hub."""
+    return spec.lower() in {**LOGS, **DATASETS, **GRAPHS, **GRAPH_SETS} or spec.startswith("hf:")
 
 
 def graph_layout(path: Path) -> str | None:
@@ -897,6 +1020,7 @@ class Kind(StrEnum):
     IMAGES = "images"
     LOG = "recommendation logs"
     GRAPH = "graphs"
+    GRAPH_SET = "sets of graphs"
 
 
 @dataclass(frozen=True)
@@ -938,7 +1062,7 @@ class Domain:
         return find(entries, name, "method" if self.kind is Kind.IMAGES else f"method for {_SHORT[self.kind]}")
 
 
-_SHORT = {Kind.LOG: "logs", Kind.GRAPH: "graphs"}
+_SHORT = {Kind.LOG: "logs", Kind.GRAPH: "graphs", Kind.GRAPH_SET: "sets of graphs"}
 
 DOMAINS: dict[Kind, Domain] = {
     domain.kind: domain
@@ -946,6 +1070,14 @@ DOMAINS: dict[Kind, Domain] = {
         Domain(Kind.IMAGES, "holds images", METHODS, CORESETS, DATASETS, "dm"),
         Domain(Kind.LOG, "is a recommendation log", LOG_METHODS, LOG_CORESETS, LOGS, "dconrec"),
         Domain(Kind.GRAPH, "is a graph", GRAPH_METHODS, GRAPH_CORESETS, GRAPHS, "gcond"),
+        Domain(
+            Kind.GRAPH_SET,
+            "is a set of graphs",
+            GRAPH_SET_METHODS,
+            GRAPH_SET_CORESETS,
+            GRAPH_SETS,
+            "doscond-graphs",
+        ),
     )
 }
 
@@ -964,6 +1096,8 @@ def kind_of(spec: str) -> Kind | None:
         return Kind.LOG
     if is_graph(spec):
         return Kind.GRAPH
+    if is_graph_set(spec):
+        return Kind.GRAPH_SET
     path = Path(spec)
     named = spec.lower() in DATASETS or spec.startswith("hf:")
     return Kind.IMAGES if named or path.is_dir() or (path.is_file() and path.suffix == ".npz") else None
@@ -1116,6 +1250,15 @@ def graph_entry(name: str) -> Method | Coreset:
     return DOMAINS[Kind.GRAPH].entry(name)
 
 
+def graph_set_entry(name: str) -> Method | Coreset:
+    """The entry of a method or a selection for sets of graphs.
+
+    Raises:
+        ValueError: Naming the ones there are.
+    """
+    return DOMAINS[Kind.GRAPH_SET].entry(name)
+
+
 def network_name(name: str) -> str:
     """The proper spelling of a network's name.
 
@@ -1132,6 +1275,15 @@ def graph_network_name(name: str) -> str:
         ValueError: Naming the ones there are.
     """
     return find({n: n for n in GRAPH_NETWORKS}, name, "graph network")
+
+
+def pooled_network_name(name: str) -> str:
+    """The proper spelling of the name of a network for whole graphs.
+
+    Raises:
+        ValueError: Naming the ones there are.
+    """
+    return find({n: n for n in POOLED_NETWORKS}, name, "network for whole graphs")
 
 
 def _load(home: str) -> Any:

@@ -118,7 +118,7 @@ def _graph(folder: Folder, status: Any) -> tuple[Scores, Folder]:
     module, recipe = artifact.build_network(), artifact.training_recipe()
     parts: dict[str, Any] = {
         graph_runs.RANDOM: graph_runs.random_nodes(data, artifact.per_class),
-        plan.title: Nodes(*artifact.batch()),
+        plan.title: artifact.nodes(),
         graph_runs.FULL: Nodes.training(data),
     }
     rows = []

@@ -198,7 +198,8 @@ class Graph(SortedByClass, nn.Module):
 
     Args:
         values: Features ``[n', d]`` in the space a network sees (after preprocessing), learned.
-        classes: int64 ``[n']``: the class each node stands for, whatever its label says. Sorted.
+        classes: int64 ``[n']``: the class each node stands for, whatever its label says. Sorted; -1, before the others,
+            for nodes that stand for none: they are in the graph and train nothing (`coresets.coarsening`).
         adjacency: Who is joined to whom; by default nobody (`IdentityAdjacency`).
         labels: ``None`` for hard labels (the classes), or soft labels ``[n', C]``.
         learn_labels: Whether the soft labels are learned too.
@@ -340,7 +341,7 @@ class Graph(SortedByClass, nn.Module):
 
     @torch.no_grad()
     def sparsified(self, threshold: float = 0.0, *, like: GraphData | None = None) -> GraphData:
-        """The graph as data: edges of at least the threshold with their weights, every node a training node.
+        """The graph as data: edges of at least the threshold with their weights, every node of a class a training node.
 
         Soft labels are not part of it: it has the classes that the nodes stand for.
 
@@ -349,7 +350,7 @@ class Graph(SortedByClass, nn.Module):
             like: The real graph, whose name, class names and preprocessing the result takes.
         """
         edges, weights = _kept(self.adjacency(self.values), threshold)
-        nodes = torch.arange(len(self.classes), device=self.values.device)
+        nodes = (self.classes >= 0).nonzero().flatten()
         names = tuple(str(c) for c in range(int(self.classes.max()) + 1)) if like is None else like.classes
         held = {} if like is None else {"preprocessing": like.preprocessing}
         return GraphData(
@@ -483,5 +484,7 @@ def _check(values: Tensor, classes: Tensor, labels: Tensor | None) -> None:
         raise ValueError(f"Classes have shape {tuple(classes.shape)}; give int64 [{len(values)}], one for each node.")
     if bool((classes[1:] < classes[:-1]).any()):
         raise ValueError("Classes are not sorted; sort the nodes by class.")
+    if len(classes) and not (int(classes[0]) >= -1 and int(classes[-1]) >= 0):
+        raise ValueError("No node is of a class, or one of a class below -1; number the classes from 0.")
     if labels is not None and (labels.dim() != 2 or len(labels) != len(values)):
         raise ValueError(f"Labels have shape {tuple(labels.shape)}; give one row for each node, [{len(values)}, C].")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,8 +20,8 @@ from condensery.data.graph_features import FeatureMap, feature_map_from_config
 from condensery.data.graphs import GraphData
 from condensery.fitting import Adam, Constant, CrossEntropy, Drop, Sgd, SquaredError, WarmupCosine
 from condensery.graph import FixedAdjacency, Graph, IdentityAdjacency
-from condensery.node_fitting import NodeRecipe
-from condensery.store import replacing, save_tree
+from condensery.node_fitting import NodeRecipe, Nodes
+from condensery.store import decimals, replacing, replacing_folder, save_tree
 from condensery.synthetic import per_class_of, size_in_bytes
 
 if TYPE_CHECKING:
@@ -57,7 +55,9 @@ class GraphArtifact:
         options: Every option of the method and the run.
         seed: The run's seed.
         split: How the graph was read and split, so that evaluating does the same.
-        indices: For a coreset, which nodes of the real graph these are, int64 ``[n']``.
+        indices: For a selection, which nodes of the real graph these are, int64 ``[n']``.
+        assignment: For a graph of merged nodes, the node that each node of the real graph became, int64 ``[n]``; -1 for
+            those left out. Its nodes are means of real ones, so it has no `indices`.
         scores: Results so far, plain data.
         versions: Of condensery, torch and Python at the time of writing.
         provenance: Seconds, steps, hardware; plain data.
@@ -79,6 +79,7 @@ class GraphArtifact:
     seed: int = 0
     split: Mapping[str, Any] = field(default_factory=dict)
     indices: Tensor | None = None
+    assignment: Tensor | None = None
     scores: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=records.versions)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -95,6 +96,8 @@ class GraphArtifact:
             raise ValueError(f"The threshold is {self.threshold}; give 0 or more.")
         if self.indices is not None and self.indices.shape != (n,):
             raise ValueError(f"The indices have shape {tuple(self.indices.shape)}; give one for each of {n} nodes.")
+        if self.assignment is not None:
+            _check_assignment(self.assignment, n, self.indices)
         if min((self.real.get(key, 0) for key in ("nodes", "train")), default=0) < 1:
             raise ValueError("The sizes of the real graph are missing; give nodes, edges and train.")
 
@@ -106,6 +109,8 @@ class GraphArtifact:
         """What a network is trained on: ``NodeInput(features [n', d], graph)`` and labels, edges below the threshold
         left out.
 
+        The label is -1 where a node has none (see `nodes`).
+
         Args:
             hard_labels: Replace soft or learned labels by the class of each node.
             device: Where to.
@@ -115,6 +120,12 @@ class GraphArtifact:
         place = x.features.device if device is None else device
         features, graph = x.features.detach().to(place), _cut(x.graph, self.threshold).to(place)
         return Batch(NodeInput(features, graph), y.to(place))
+
+    def nodes(self, *, device: torch.device | str | None = None) -> Nodes:
+        """What a network is trained on: the nodes that have a label, on the graph that they are seen in."""
+        x, y = self.batch(device=device)
+        labelled = (self.graph.classes >= 0).nonzero().flatten().to(x.features.device)
+        return Nodes(x, y, None if len(labelled) == len(y) else labelled)
 
     def training_recipe(self) -> NodeRecipe:
         """The recipe, with the learned step size as its learning rate if the graph has one and the recipe is SGD's."""
@@ -132,7 +143,7 @@ class GraphArtifact:
         return nets.build(self.network)
 
     def data(self) -> GraphData:
-        """The graph as data, edges below the threshold left out; every node trains.
+        """The graph as data, edges below the threshold left out; every node that has a label trains.
 
         Soft labels are not part of it: it has the classes that the nodes stand for.
         """
@@ -147,10 +158,11 @@ class GraphArtifact:
     @property
     def spent(self) -> dict[str, Any]:
         """What the graph really costs; edges are undirected ones of at least the threshold, stored once."""
-        n, data = len(self.graph.classes), self.data()
+        n, labelled, data = len(self.graph.classes), sum(self.per_class), self.data()
         edges, each = data.num_edges, 2 * data.edges.element_size() + (0 if data.weights is None else 4)
         return {
             "nodes": n,
+            "labelled": labelled,
             "edges": edges,
             "share_of_training_nodes": n / self.real["train"],
             "share_of_nodes": n / self.real["nodes"],
@@ -177,6 +189,7 @@ class GraphArtifact:
             "preprocessing": {"config": self.preprocessing.config(), "tensors": dict(self.preprocessing.tensors())},
             "recipe": configs.to_config(self.recipe),
             "indices": self.indices,
+            "assignment": self.assignment,
             "classes": list(self.classes),
             **{name: records.plain(getattr(self, name)) for name in _PLAIN},
         }
@@ -200,9 +213,10 @@ class GraphArtifact:
         """Write the graph as an npz file: whole or not at all.
 
         Arrays: ``x`` float32 ``[n', d]``, ``edge_index`` int64 ``[2, m]`` (each edge in both directions),
-        ``edge_weight`` float32 ``[m]`` where the graph is weighted, ``y`` int64 ``[n']``, ``train_mask``; ``soft_y``
-        ``[n', C]`` for labels that are not hard; ``classes``, and ``about``, JSON of what made it; the preprocessing's
-        statistics as ``preprocessing_NAME``. `condensery.data.graph_npz` reads it.
+        ``edge_weight`` float32 ``[m]`` where the graph is weighted, ``y`` int64 ``[n']``, -1 for a node without a
+        label, ``train_mask``, the nodes with one; ``soft_y`` ``[n', C]`` for labels that are not hard; ``classes``, and
+        ``about``, JSON of what made it; the preprocessing's statistics as ``preprocessing_NAME``.
+        `condensery.data.graph_npz` reads it.
         """
         path, data, soft = Path(path), self.data(), self.graph.soft_labels()
         arrays: dict[str, Any] = {"x": data.x, "edge_index": data.edges, "y": data.y}
@@ -212,14 +226,14 @@ class GraphArtifact:
         held = {name: part.detach().cpu().numpy() for name, part in arrays.items()}
         text = {"classes": np.array(self.classes), "about": np.array(json.dumps(self._about()))}
         with replacing(path) as temporary, temporary.open("wb") as file:
-            every = {**text, **held, "train_mask": np.ones(len(data), dtype=bool)}
-            np.savez(file, allow_pickle=False, **every)
+            np.savez(file, allow_pickle=False, **text, **held, train_mask=held["y"] >= 0)
         return path
 
     def export_csv(self, folder: str | Path) -> Path:
         """Write the graph as tables into a new folder: whole or not at all.
 
-        ``nodes.csv`` has a line for each node: ``id``, ``label``, ``split`` and the features ``x0``, ``x1``...
+        ``nodes.csv`` has a line for each node: ``id``, ``label`` and ``split``, both empty for a node without a label,
+        and the features ``x0``, ``x1``...
         ``edges.csv`` has each edge once: ``source``, ``target`` and, where the graph is weighted, ``weight``.
         ``soft_labels.csv`` is there for labels that are not hard, ``about.json`` says what made it.
         `condensery.data.graph_csv` reads it.
@@ -228,15 +242,8 @@ class GraphArtifact:
             ValueError: If the folder is there already.
         """
         folder = Path(folder)
-        if folder.exists():
-            raise ValueError(f"{folder} exists already; choose another folder.")
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        temporary.mkdir()
-        try:
+        with replacing_folder(folder) as temporary:
             self._write_tables(temporary)
-            os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return folder
 
     def to_pyg(self) -> Data:
@@ -252,34 +259,30 @@ class GraphArtifact:
         once = data.edges[0] < data.edges[1]
         pairs: list[list[object]] = data.edges[:, once].T.tolist()
         if data.weights is not None:
-            pairs = [[*pair, weight] for pair, weight in zip(pairs, _decimals(data.weights[once]), strict=True)]
+            pairs = [[*pair, weight] for pair, weight in zip(pairs, decimals(data.weights[once]), strict=True)]
         _write(folder / "edges.csv", ["source", "target", *([] if data.weights is None else ["weight"])], pairs)
-        features = [_decimals(row) for row in data.x]
-        rows = [
-            [i, self.classes[c], "train", *x] for i, (c, x) in enumerate(zip(data.y.tolist(), features, strict=True))
-        ]
+        features = [decimals(row) for row in data.x]
+        said = [[self.classes[c], "train"] if c >= 0 else ["", ""] for c in data.y.tolist()]
+        rows = [[i, *label, *x] for i, (label, x) in enumerate(zip(said, features, strict=True))]
         _write(folder / "nodes.csv", ["id", "label", "split", *(f"x{k}" for k in range(data.num_features))], rows)
         if soft is not None:
-            labels = [[i, *_decimals(row)] for i, row in enumerate(soft.detach())]
+            labels = [[i, *decimals(row)] for i, row in enumerate(soft.detach())]
             _write(folder / "soft_labels.csv", ["id", *self.classes], labels)
         (folder / "about.json").write_text(json.dumps(self._about(), indent=1) + "\n", encoding="utf-8")
 
     def _about(self) -> dict[str, Any]:
-        named = {
-            name: records.plain(getattr(self, name)) for name in ("method", "dataset", "seed", "options", "versions")
-        }
-        more = {
-            "preprocessing": self.preprocessing.config(),
-            "threshold": self.threshold,
-            "network": dict(self.network),
-        }
         step = self.graph.step_size
-        return {
-            **named,
-            **more,
-            "recipe": configs.to_config(self.recipe),
-            "step_size": None if step is None else float(step.detach()),
-        }
+        step_size = None if step is None else float(step.detach())
+        return {**records.about(self), "threshold": self.threshold, "step_size": step_size}
+
+
+def _check_assignment(assignment: Tensor, n: int, indices: Tensor | None) -> None:
+    if indices is not None:
+        raise ValueError("A node is chosen or merged of several, not both; give indices or an assignment.")
+    if assignment.dim() != 1 or assignment.dtype != torch.int64:
+        raise ValueError(f"The assignment is {assignment.dtype} {tuple(assignment.shape)}; give int64 [n].")
+    if sorted({*assignment.unique().tolist()} - {-1}) != list(range(n)):
+        raise ValueError(f"The assignment does not name each of {n} nodes; give the node that each real one became.")
 
 
 def _cut(graph: Adjacency, threshold: float) -> Adjacency:
@@ -293,11 +296,6 @@ def _cut(graph: Adjacency, threshold: float) -> Adjacency:
     return Adjacency.sparse(graph.edges[:, kept], graph.n, graph.weights[kept])
 
 
-def _decimals(numbers: Tensor) -> list[str]:
-    """The shortest decimals that read back as the same float32."""
-    return [np.format_float_positional(value, trim="-") for value in numbers.detach().cpu().float().numpy()]
-
-
 def _write(path: Path, header: list[str], rows: list[list[Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([header, *rows])
@@ -306,18 +304,7 @@ def _write(path: Path, header: list[str], rows: list[list[Any]]) -> None:
 # --- reading
 # --------------------------------------------------------------------------------------------------------------------
 
-_PLAIN: dict[str, type] = {
-    "network": Mapping,
-    "dataset": str,
-    "method": str,
-    "real": Mapping,
-    "options": Mapping,
-    "seed": int,
-    "split": Mapping,
-    "scores": Mapping,
-    "versions": Mapping,
-    "provenance": Mapping,
-}
+_PLAIN: dict[str, type] = {**records.MADE, "real": Mapping}
 
 
 def _check_types(tree: Mapping[str, Any]) -> None:
@@ -328,6 +315,7 @@ def _check_types(tree: Mapping[str, Any]) -> None:
     also |= {
         "labels": isinstance(stored["labels"], Tensor | None),
         "indices": isinstance(tree["indices"], Tensor | None),
+        "assignment": isinstance(tree.get("assignment"), Tensor | None),
     }
     also |= {"class names": isinstance(names, list) and all(isinstance(c, str) for c in names)}
     also |= {"adjacency": all(isinstance(part, Tensor) for part in stored["adjacency"].values())}
@@ -357,6 +345,7 @@ def _from_tree(cls: type[GraphArtifact], tree: Mapping[str, Any], device: torch.
         preprocessing=feature_map_from_config(tree["preprocessing"]["config"], tree["preprocessing"]["tensors"]),
         recipe=recipe,
         indices=tree["indices"],
+        assignment=tree.get("assignment"),
         **{name: tree[name] for name in _PLAIN},
     )
     artifact.data()  # for its checks: finite features, edges within the graph

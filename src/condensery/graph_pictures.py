@@ -43,6 +43,8 @@ def save(artifact: GraphArtifact, path: str | Path) -> Path:
 def picture(artifact: GraphArtifact) -> Image.Image:
     """Two panels: the weights between the nodes, in order of their classes, and their means between the classes.
 
+    Nodes without a label come first, as a class of their own.
+
     A graph without edges shows how similar the features of its nodes are: the cosine.
 
     Raises:
@@ -54,10 +56,11 @@ def picture(artifact: GraphArtifact) -> Image.Image:
     rows = F.normalize(data.x.double(), dim=1)
     matrix = data.adjacency.dense().double() if data.num_edges else rows @ rows.T
     what = "edge weights" if data.num_edges else "similarity of features (no edges)"
-    counts = artifact.per_class
+    without = len(data) - sum(artifact.per_class)
+    counts, every = [without, *artifact.per_class], ["no label", *artifact.classes]
     there = [c for c, count in enumerate(counts) if count]
-    names = [artifact.classes[c] for c in there]
-    means = between_classes(matrix, data.y, len(counts))[there][:, there]
+    names = [every[c] for c in there]
+    means = between_classes(matrix, data.y + 1, len(counts))[there][:, there]
     left = _panel(matrix, [counts[c] for c in there], names, f"{what}: {len(data)} nodes")
     right = _panel(means, [1] * len(there), names, f"mean {what.split(' (')[0]} between classes")
     sheet = Image.new("RGB", (left.width + right.width, left.height), _PAPER)

@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,8 +26,9 @@ from typing import Any, cast
 import torch
 from torch import Generator, Tensor, nn
 
-from condensery import catalog, nets
-from condensery.data.graph_features import AsGiven, FeatureFit, RowNormalised, StandardScaled
+from condensery import catalog, nets, records
+from condensery.coresets.coarsening import Coarsened
+from condensery.data.graph_features import FeatureFit
 from condensery.data.graph_files import GraphColumns, from_csv, from_npz, graphsaint, ogb_csv
 from condensery.data.graph_pyg import planetoid
 from condensery.data.graphs import GraphData
@@ -56,12 +56,6 @@ from condensery.runs import Folder, Progress, Watch, follow, generators, made_fr
 
 RANDOM = "random"
 FULL = "full graph"
-
-_FITS: dict[str, FeatureFit] = {
-    "as-given": AsGiven.of,
-    "row-normalised": RowNormalised.of,
-    "standardised": StandardScaled.of,
-}
 
 
 # --- the graph
@@ -120,7 +114,7 @@ def open_graph(source: GraphSource, *, fit: FeatureFit | None = None, device: to
         ValueError: If there is no such graph, or it cannot be read or used; the message names the fix.
     """
     how = source.reading
-    fit = fit or _FITS.get(how.features)
+    fit = fit or values.fit_of(how.features)
     options: dict[str, Any] = {"inductive": how.inductive, **({} if fit is None else {"fit": fit})}
     if source.name in catalog.GRAPHS:
         entry = catalog.GRAPHS[source.name]
@@ -171,12 +165,8 @@ def _for_settings(sentence: str) -> str:
 
 def digest_of(data: GraphData) -> str:
     """What a graph holds: it changes if any feature, edge, label or part of the split does."""
-    digest = hashlib.blake2b(f"{data.inductive} {data.classes}".encode(), digest_size=16)
-    for part in (data.x, data.edges, data.y, *data.split, data.weights):
-        if part is not None:
-            digest.update(f"{part.dtype} {tuple(part.shape)}".encode())
-            digest.update(part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    parts = (data.x, data.edges, data.y, *data.split, data.weights)
+    return records.digest(f"{data.inductive} {data.classes}", parts)
 
 
 # --- a run
@@ -260,15 +250,24 @@ def counts_of(plan: GraphPlan, data: GraphData) -> list[int]:
     Raises:
         ValueError: If they do not suffice for every class, or a class has fewer.
     """
-    rule, y = CountRule.LARGEST_REMAINDER if plan.run is None else CountRule(plan.run.counts), data.train_y.cpu()
-    counts = class_counts(y, plan.nodes, ratio=plan.ratio, classes=data.num_classes, rule=rule)
-    for c, (count, there) in enumerate(zip(counts, torch.bincount(y).tolist(), strict=True)):
+    counts = shares_of(plan, data)
+    for c, (count, there) in enumerate(zip(counts, torch.bincount(data.train_y).tolist(), strict=True)):
         if count > there:
             raise ValueError(
                 f"{sum(counts)} nodes need {count} training nodes of class {data.classes[c]!r}, which has {there}; ask "
                 "for fewer nodes."
             )
     return counts
+
+
+def shares_of(plan: GraphPlan, data: GraphData) -> list[int]:
+    """The same, however many training nodes there are: coarsening makes nodes of the others too.
+
+    Raises:
+        ValueError: If they do not suffice for every class.
+    """
+    rule = CountRule.LARGEST_REMAINDER if plan.run is None else CountRule(plan.run.counts)
+    return class_counts(data.train_y.cpu(), plan.nodes, ratio=plan.ratio, classes=data.num_classes, rule=rule)
 
 
 def advance(run: GraphRun, folder: Folder, watch: Watch | None = None) -> Iterator[Progress]:
@@ -338,7 +337,7 @@ def _start(plan: GraphPlan, data: GraphData, generator: Generator) -> Graph:
 
 
 def select(plan: GraphPlan, data: GraphData, source: GraphSource, *, seed: int = 0) -> GraphArtifact:
-    """Select nodes of the graph as a plan says, with the edges among them.
+    """Select nodes of the graph as a plan says, with the edges among them, or merge them.
 
     Args:
         plan: Of a selection.
@@ -354,8 +353,12 @@ def select(plan: GraphPlan, data: GraphData, source: GraphSource, *, seed: int =
     kinds = values.fields_of(NodeSelection)
     seen = NodeSelection(**{k: v for k, v in plan.options.items() if k in kinds})  # type: ignore[arg-type]
     own = {k: v for k, v in plan.options.items() if k not in kinds}
-    made = entry.load()(view, counts_of(plan, data), **own, **_needed(entry, plan, view, seen, generator))
+    size = sum(shares_of(plan, data)) if entry.merges else counts_of(plan, data)
+    made = entry.load()(view, size, **own, **_needed(entry, plan, view, seen, generator))
     how = {"steps": 0, "seconds": time.perf_counter() - start, "loss": None}
+    if isinstance(made, Coarsened):
+        graph, assignment = _merged(made, data)
+        return _artifact(plan, data, graph, source, seed=seed, how=how, assignment=assignment)
     if isinstance(made, Graph):
         return _artifact(plan, data, made.frozen(), source, seed=seed, how=how)
     index = made.cpu()
@@ -373,6 +376,21 @@ def induced(view: GraphData, index: Tensor) -> Graph:
     part = view.subgraph(index)
     adjacency = FixedAdjacency(part.adjacency) if part.num_edges else IdentityAdjacency()
     return Graph.from_index(view, index, adjacency=adjacency).to(view.device)
+
+
+def _merged(found: Coarsened, data: GraphData) -> tuple[Graph, Tensor]:
+    """A coarse graph, its nodes in order of their classes and first those without one, and where real nodes went."""
+    order = found.data.y.argsort(stable=True)
+    part = found.data.subgraph(order)
+    adjacency = FixedAdjacency(part.adjacency) if part.num_edges else IdentityAdjacency()
+    graph = Graph(part.x, part.y, adjacency=adjacency).to(part.device)
+    inside, place = found.assignment >= 0, order.argsort().cpu()
+    moved = torch.where(inside, place[found.assignment.clamp_min(0)], -1)
+    if not data.inductive:
+        return graph, moved
+    whole = torch.full((data.num_nodes,), -1)
+    whole[data.train.cpu()] = moved
+    return graph, whole
 
 
 def _needed(
@@ -406,6 +424,7 @@ def _artifact(
     seed: int,
     how: Mapping[str, Any],
     indices: Tensor | None = None,
+    assignment: Tensor | None = None,
 ) -> GraphArtifact:
     plain = json.loads(json.dumps(plan.to_json()))
     parts = ("nodes", "ratio", "options", "run", "network", "experts", "data", "evaluation")
@@ -424,6 +443,7 @@ def _artifact(
         seed=seed,
         split={**sizes, "inductive": data.inductive, "notes": list(data.notes)},
         indices=indices,
+        assignment=assignment,
         provenance={**how, **made_from(plan, data.device, source.to_json())},
     )
 
@@ -460,8 +480,18 @@ def trained_on(
 
 
 def size_of(nodes: Nodes) -> dict[str, Any]:
-    """Nodes that train, and undirected edges of the graph that they are seen in."""
-    return {"nodes": len(nodes.pick(nodes.y)), "edges": _count_edges(nodes)}
+    """Nodes that train; all nodes and the undirected edges of the graph that they are seen in."""
+    return {"nodes": len(nodes.pick(nodes.y)), "seen": len(nodes.y), "edges": _count_edges(nodes)}
+
+
+def random_counts(artifact: GraphArtifact, data: GraphData) -> list[int]:
+    """Of each class, the random nodes that a condensed graph is compared with: as many as it has in all.
+
+    A coarse graph has nodes without a label too; as many nodes are then shared among the classes as in a selection.
+    """
+    if artifact.assignment is None:
+        return artifact.per_class
+    return class_counts(data.train_y.cpu(), len(artifact.graph.classes), classes=data.num_classes)
 
 
 def random_nodes(data: GraphData, counts: list[int]) -> Callable[[Generator], Nodes]:

@@ -190,14 +190,7 @@ class Graphs(SortedByClass, nn.Module):
         Raises:
             ImportError: Without PyTorch Geometric.
         """
-        try:
-            from torch_geometric.data import Data
-        except ImportError as error:
-            raise ImportError(
-                "this needs PyTorch Geometric; install it with: pip install 'condensery[graph]'"
-            ) from error
-        parts = zip(self.values.detach(), self.discrete(), self.classes, strict=True)
-        return [Data(x=x, edge_index=block.nonzero().T.contiguous(), y=y.reshape(1)) for x, block, y in parts]
+        return self.to_set().to_pyg()
 
 
 def _without_diagonal(blocks: Tensor) -> Tensor:
@@ -214,5 +207,7 @@ def _check(values: Tensor, logits: Tensor, classes: Tensor, density: float) -> N
         raise ValueError(f"Classes have shape {tuple(classes.shape)}; give int64 [{m}], one for each graph.")
     if bool((classes[1:] < classes[:-1]).any()):
         raise ValueError("Classes are not sorted; sort the graphs by class.")
+    if len(classes) and int(classes[0]) < 0:
+        raise ValueError(f"A graph is of class {int(classes[0])}; number the classes from 0.")
     if not 0 <= density <= 1:
         raise ValueError(f"The density is {density}; give a share between 0 and 1.")

@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
+from condensery import configs
 from condensery.store import DamagedFile, load_tree
 
 T = TypeVar("T")
+
+MADE: dict[str, type] = {
+    "network": Mapping,
+    "dataset": str,
+    "method": str,
+    "options": Mapping,
+    "seed": int,
+    "split": Mapping,
+    "scores": Mapping,
+    "versions": Mapping,
+    "provenance": Mapping,
+}
+"""What a file says of how its set was made, and the type of each part."""
+
+
+def about(made: Any) -> dict[str, Any]:
+    """What made a condensed set, plain data for the files of other programs.
+
+    Args:
+        made: An artifact with a preprocessing of its own, a network and a recipe.
+    """
+    said = {
+        name: plain(getattr(made, name)) for name in ("method", "dataset", "seed", "options", "versions", "network")
+    }
+    return {**said, "preprocessing": made.preprocessing.config(), "recipe": configs.to_config(made.recipe)}
+
+
+def digest(head: str, parts: Iterable[Tensor | None]) -> str:
+    """What tensors hold: it changes if any number, shape or type of them does, or the text before them."""
+    made = hashlib.blake2b(head.encode(), digest_size=16)
+    for part in parts:
+        if part is not None:
+            made.update(f"{part.dtype} {tuple(part.shape)}".encode())
+            made.update(part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return made.hexdigest()
 
 
 def opened(path: str | Path, make: Callable[[dict[str, Any]], T], *, kind: str, version: int, what: str) -> T:

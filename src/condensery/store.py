@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -87,6 +89,34 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, which gets its name when all went well.
+
+    Raises:
+        ValueError: If there is something of that name already.
+    """
+    if folder.exists():
+        raise ValueError(f"{folder} exists already; choose another folder.")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def decimals(numbers: Tensor) -> list[str]:
+    """The shortest decimals that read back as the same float32 ``[n]``.
+
+    Example:
+        >>> decimals(torch.tensor([0.1, 2.0]))
+        ['0.1', '2']
+    """
+    return [np.format_float_positional(value, trim="-") for value in numbers.detach().cpu().float().numpy()]
 
 
 def write_text(path: str | Path, text: str) -> None:

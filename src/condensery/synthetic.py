@@ -114,15 +114,16 @@ class SortedByClass:
     """Where the classes of a synthetic set of graphs or nodes lie, known without asking the device.
 
     Attributes:
-        classes: int64 ``[n]``, sorted.
+        classes: int64 ``[n]``, sorted; -1, before the others, for what has no class.
     """
 
     classes: Tensor
     _counts: dict[int, int]
+    _without: int
 
     def rows(self) -> dict[int, slice]:
         """Where each class lies, for the classes present."""
-        places, start = {}, 0
+        places, start = {}, self._without
         for c, count in self._counts.items():
             places[c] = slice(start, start + count)
             start += count
@@ -130,8 +131,8 @@ class SortedByClass:
 
     def _count(self, *_: object) -> None:
         """Count each class once: after building and after loading."""
-        counts: list[int] = torch.bincount(self.classes).tolist()
-        self._counts = {c: count for c, count in enumerate(counts) if count}
+        without, *counts = torch.bincount(self.classes + 1, minlength=1).tolist()
+        self._counts, self._without = {c: count for c, count in enumerate(counts) if count}, without
 
 
 class Images(nn.Module):
@@ -347,8 +348,8 @@ def counts_per_class(per_class: int | Sequence[int], classes: int) -> list[int]:
 
 
 def per_class_of(classes: Tensor, total: int) -> list[int]:
-    """How many stored images stand for each of `total` classes."""
-    return torch.bincount(classes, minlength=total).tolist()
+    """How many images or nodes stand for each of `total` classes; those of class -1 stand for none."""
+    return torch.bincount(classes[classes >= 0], minlength=total).tolist()
 
 
 def _check_images(values: Tensor, classes: Tensor, labels: Tensor | None, repeats: int) -> None:

@@ -1,16 +1,16 @@
-"""What the commands do alike for logs and graphs."""
+"""What the commands do alike for logs, graphs and sets of graphs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from condensery.cli.console import duration, emit, say
+from condensery.cli.console import duration, emit, progress, say
 
 if TYPE_CHECKING:
-    from condensery.runs import Folder
+    from condensery.runs import Folder, Progress
 
 T = TypeVar("T")
 
@@ -107,6 +107,15 @@ def report(made: Made, folder: Folder, size: str, what: str, more: Mapping[str, 
     if folder.log.is_file():
         say(f"  {'steps':<8} {folder.log}")
     say(f"  {'next':<8} condensery evaluate {folder.path}")
+
+
+def watched(steps: Iterable[Progress], total: int) -> None:
+    """The steps of a run, with a progress bar, the loss and what was seen on the validation split."""
+    with progress(total, "steps", "starting") as bar:
+        for done in steps:
+            loss = "" if done.loss is None else f"loss {done.loss:.4g}"
+            seen = "" if done.validation is None else f"  validation {100 * done.validation:.1f} %"
+            bar.at(done.step, loss + seen)
 
 
 def heading(made: Made) -> list[tuple[str, str]]:

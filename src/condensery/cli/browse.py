@@ -14,17 +14,19 @@ from condensery.catalog import (
     CALIBRATIONS,
     DATASETS,
     DOMAINS,
+    GRAPH_SETS,
     GRAPHS,
     LOGS,
     Coreset,
     Dataset,
-    GraphSet,
     Kind,
     LogSet,
     Method,
+    NamedGraph,
+    NamedGraphs,
     find,
 )
-from condensery.cli import experts, graphs, kinds, logs
+from condensery.cli import experts, graph_sets, graphs, kinds, logs
 from condensery.cli import options as o
 from condensery.cli.console import duration, emit, say
 from condensery.cli.console import show as print_tables
@@ -46,6 +48,10 @@ class Format(str, Enum):  # noqa: UP042  # typer shows the values of a str enum
     hub = "hub"
     csv = "csv"
     inter = "inter"
+    tu = "tu"
+
+
+_MODULES: dict[Kind, Any] = {Kind.LOG: logs, Kind.GRAPH: graphs, Kind.GRAPH_SET: graph_sets}
 
 
 def demo(
@@ -75,7 +81,7 @@ def info(
         return
     kind = kinds.of_file(artifact)
     if kind is not Kind.IMAGES:
-        _other(graphs if kind is Kind.GRAPH else logs, artifact, as_json)
+        _other(_MODULES[kind], artifact, as_json)
         return
     loaded = load(artifact)
     if as_json:
@@ -90,7 +96,7 @@ def show(
         Path | None, typer.Option(help="The PNG file; default: beside the artifact.", show_default=False)
     ] = None,
 ) -> None:
-    """Draw the images of a set, or the edges of a graph, in order of their classes, into a PNG file."""
+    """Draw the images or graphs of a set, or the edges of a graph, in order of their classes, into a PNG file."""
     from condensery import pictures
 
     kind = kinds.of_file(artifact)
@@ -100,8 +106,8 @@ def show(
     if target.suffix.lower() != ".png":
         raise ValueError(f"{target} is not a .png file; pictures are written as PNG.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    if kind is Kind.GRAPH:
-        graphs.draw(artifact, target)
+    if kind is not Kind.IMAGES:
+        _MODULES[kind].draw(artifact, target)
         return
     loaded = load(artifact)
     pictures.save_grid(loaded, target)
@@ -114,7 +120,8 @@ def export(
         Format,
         typer.Option(
             help="PNG folders, npz arrays, a Parquet file, or a folder for the Hugging Face hub; for a log CSV, "
-            "Parquet or RecBole's .inter; for a graph npz or a folder of CSV tables."
+            "Parquet or RecBole's .inter; for a graph npz or a folder of CSV tables; for a set of graphs a folder in "
+            "TU Dortmund's layout."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The file or folder to write; must not exist.", show_default=False)],
@@ -124,10 +131,10 @@ def export(
 
     kind = kinds.of_file(artifact)
     if kind is not Kind.IMAGES:
-        (graphs.export if kind is Kind.GRAPH else logs.export)(artifact, to.value, out)
+        _MODULES[kind].export(artifact, to.value, out)
         return
     loaded = load(artifact)
-    if to in (Format.csv, Format.inter):
+    if to in (Format.csv, Format.inter, Format.tu):
         raise ValueError(f"{artifact} holds images, which {to.value} cannot; choose --to png, npz, parquet or hub.")
     if out.exists():
         raise ValueError(f"{out} exists already; choose another --out.")
@@ -163,7 +170,7 @@ def methods(
             emit({**sheets[0], **({"also": sheets[1:]} if sheets[1:] else {})})
         return
     if as_json:
-        keys = {Kind.IMAGES: "", Kind.LOG: "log_", Kind.GRAPH: "graph_"}
+        keys = {Kind.IMAGES: "", Kind.LOG: "log_", Kind.GRAPH: "graph_", Kind.GRAPH_SET: "graph_set_"}
         parts = {f"{keys[k]}methods": d.methods for k, d in DOMAINS.items()}
         parts |= {f"{keys[k]}coresets": d.coresets for k, d in DOMAINS.items()}  # type: ignore[misc]
         parts |= {"calibrations": CALIBRATIONS}
@@ -182,9 +189,10 @@ def datasets(as_json: o.Json = False) -> None:
     rows = [(d, _place(d)) for d in DATASETS.values()]
     recorded = [(log, _place(log)) for log in LOGS.values()]
     joined = [(graph, _place(graph)) for graph in GRAPHS.values()]
+    many = [(graphs, _place(graphs)) for graphs in GRAPH_SETS.values()]
     if as_json:
         plain = [*(_dataset(d, place) for d, place in rows), *(_log_set(log, place) for log, place in recorded)]
-        emit([*plain, *(_graph_set(graph, place) for graph, place in joined)])
+        emit([*plain, *(_named_graph(entry, place) for entry, place in (*joined, *many))])
         return
     from rich.table import Table
 
@@ -197,18 +205,22 @@ def datasets(as_json: o.Json = False) -> None:
     print_tables(
         table,
         _sized("Recommendation logs", ("users", "items", "interactions"), recorded),
-        _sized("Graphs", ("nodes", "edges", "features", "classes"), joined),
+        _sized("Graphs", _OF_A_GRAPH, joined),
+        _sized("Sets of graphs", _OF_A_SET, many),
     )
     root = os.environ.get("CONDENSERY_DATA")
     say(f"Searched: CONDENSERY_DATA ({root or 'not set'}), then the cache {_cache()}.")
     say(
         "Your own: a folder of images by class, a folder of idx files, an .npz file, or hf:NAME of the "
         "Hugging Face hub; a log as CSV, TSV, .inter, Parquet or u.data, or a folder of LightGCN's; a graph as .npz "
-        "with edges, as a folder with edges.csv and nodes.csv, or as one of OGB's, GraphSAINT's or Planetoid's."
+        "with edges, as a folder with edges.csv and nodes.csv, or as one of OGB's, GraphSAINT's or Planetoid's; a set "
+        "of graphs as a folder in TU Dortmund's layout (NAME_A.txt and others)."
     )
 
 
 _ABSENT = "no; downloaded at first use"
+_OF_A_GRAPH = ("nodes", "edges", "features", "classes")
+_OF_A_SET = ("graphs", *_OF_A_GRAPH)
 
 
 def _dataset(entry: Dataset, place: str | None) -> dict[str, Any]:
@@ -221,12 +233,13 @@ def _log_set(entry: LogSet, place: str | None) -> dict[str, Any]:
     return {"name": entry.name, "kind": "log", **sizes, "origin": entry.origin, "here": place}
 
 
-def _graph_set(entry: GraphSet, place: str | None) -> dict[str, Any]:
-    sizes = dict(zip(("nodes", "edges", "features", "classes"), entry.sizes, strict=True))
-    return {"name": entry.name, "kind": "graph", **sizes, "origin": entry.origin, "here": place}
+def _named_graph(entry: NamedGraph, place: str | None) -> dict[str, Any]:
+    kind, units = ("graph set", _OF_A_SET) if isinstance(entry, NamedGraphs) else ("graph", _OF_A_GRAPH)
+    sizes = dict(zip(units, entry.sizes, strict=True))
+    return {"name": entry.name, "kind": kind, **sizes, "origin": entry.origin, "here": place}
 
 
-def _sized(title: str, units: tuple[str, ...], entries: Sequence[tuple[LogSet | GraphSet, str | None]]) -> Table:
+def _sized(title: str, units: tuple[str, ...], entries: Sequence[tuple[LogSet | NamedGraph, str | None]]) -> Table:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
@@ -243,7 +256,7 @@ def _cache() -> Path:
     return cache_folder()
 
 
-def _place(entry: Dataset | LogSet | GraphSet) -> str | None:
+def _place(entry: Dataset | LogSet | NamedGraph) -> str | None:
     """Where data are, or ``None`` if they are not on this machine."""
     source = entry.files()
     if source is None:
@@ -292,18 +305,24 @@ def _method(kind: Kind, entry: Method | Coreset, as_json: bool) -> dict[str, Any
     if entry.paper:
         say(f"{entry.paper} {entry.year}, {entry.url}")
     print_tables(_settings(groups, recipes.full_name))
-    without = {Kind.IMAGES: "data without published values at 1 image per class", Kind.LOG: "a log without a name"}
-    say(f"Defaults are the recipe's for {without.get(kind, 'a graph without a name')}; --set NAME=VALUE changes one.")
+    without = {
+        Kind.IMAGES: "data without published values at 1 image per class",
+        Kind.LOG: "a log without a name",
+        Kind.GRAPH: "a graph without a name",
+        Kind.GRAPH_SET: "a set without a name",
+    }
+    say(f"Defaults are the recipe's for {without[kind]}; --set NAME=VALUE changes one.")
     return {}
 
 
 def _recipes(kind: Kind) -> Any:
     """What knows the settings of methods of a kind."""
     from condensery import recipes
+    from condensery.recipes import graph_sets as for_graph_sets
     from condensery.recipes import graphs as for_graphs
     from condensery.recipes import logs as for_logs
 
-    return {Kind.IMAGES: recipes, Kind.LOG: for_logs, Kind.GRAPH: for_graphs}[kind]
+    return {Kind.IMAGES: recipes, Kind.LOG: for_logs, Kind.GRAPH: for_graphs, Kind.GRAPH_SET: for_graph_sets}[kind]
 
 
 def _settings(groups: dict[str, dict[str, tuple[str, Any]]], full_name: Callable[[str, str], str]) -> Table:
@@ -380,7 +399,7 @@ def _sheet(artifact: Artifact) -> list[Any]:
 
 
 def _other(of: Any, path: Path, as_json: bool) -> None:
-    """What a condensed log or graph says about itself; `of` is the module for its kind."""
+    """What a condensed log, graph or set of graphs says about itself; `of` is the module for its kind."""
     loaded = of.load(path)
     if as_json:
         emit(of.facts(loaded))

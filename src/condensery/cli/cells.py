@@ -32,6 +32,13 @@ def applicable(
     return {name: [s for key, s in keyed if key in there[name] or key not in known] for name in names}
 
 
+def with_recovery(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with the share of the last accuracy on all data (``"asked": "all"``) that each reaches."""
+    full = {row["network"]: row["last"]["mean"] for row in rows if row["asked"] == "all"}
+    keyed = [(row, full.get(row["network"])) for row in rows]
+    return [{**row, "recovery": row["last"]["mean"] / top if top else None} for row, top in keyed]
+
+
 def digest(what: Mapping[str, Any] | bytes) -> str:
     """A few letters that change with plain data, or with bytes."""
     held = what if isinstance(what, bytes) else json.dumps(what, sort_keys=True).encode()

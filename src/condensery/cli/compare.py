@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from condensery.scoring import Part, Protocol
 
 
-_USUAL = {Kind.IMAGES: "dm,herding", Kind.LOG: "dconrec,majority", Kind.GRAPH: "gcond,herding"}
+_USUAL = {
+    Kind.IMAGES: "dm,herding",
+    Kind.LOG: "dconrec,majority",
+    Kind.GRAPH: "gcond,herding",
+    Kind.GRAPH_SET: "doscond-graphs,herding",
+}
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,14 @@ def compare(
         str | None,
         typer.Option(
             help="Methods and coresets, as dm,dc,herding; default: dm,herding, for a log dconrec,majority, for a graph "
-            "gcond,herding.",
+            "gcond,herding, for a set of graphs doscond-graphs,herding.",
             rich_help_panel="Run",
             show_default=False,
         ),
     ] = None,
-    ipc: Annotated[str, typer.Option(help="Images per class, as 1,10.", rich_help_panel="Run")] = "1",
+    ipc: Annotated[
+        str, typer.Option(help="Images, or graphs of a set, per class, as 1,10.", rich_help_panel="Run")
+    ] = "1",
     ratio: Annotated[
         str | None,
         typer.Option(
@@ -107,7 +114,7 @@ def compare(
     goes on where it was.
     """
     from condensery import recipes
-    from condensery.cli import graphs, logs
+    from condensery.cli import graph_sets, graphs, logs
 
     chosen = methods or _USUAL[kind_of(data) or Kind.IMAGES]
     kind = kinds.decide((name.strip() for name in chosen.split(",")), data)
@@ -119,6 +126,14 @@ def compare(
         wanted = graphs.Asked(data, "", sizes[0], settings, data_root, seed, device.value, out)
         scored = graphs.Scoring(n, seed, full, None, eval_budget)
         graphs.compare(wanted, chosen, sizes, scored, budget=budget, as_json=as_json)
+        return
+    if kind is Kind.GRAPH_SET:
+        more = ("ipc", "full_epochs", "data_root", "as_json", "net", "width")
+        kinds.only_for(context, kind, *taken, *more, without=("ratio",))
+        settings = (*graphs.network_settings(net, width), *(set_ or ()))
+        many = graph_sets.Asked(data, "", 1, settings, data_root, seed, device.value, out)
+        rated = graph_sets.Scoring(n, seed, full, None, eval_budget, full_epochs)
+        graph_sets.compare(many, chosen, numbers(ipc), rated, budget=budget, as_json=as_json)
         return
     if kind is Kind.LOG:
         kinds.only_for(context, kind, *taken, "data_root", "as_json")
@@ -156,7 +171,7 @@ def compare(
 
 
 def numbers(text: str) -> list[int]:
-    """Several numbers of images per class.
+    """Several numbers of images, or graphs, per class.
 
     Raises:
         ValueError: If the text is not a list of numbers.

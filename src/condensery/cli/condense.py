@@ -69,9 +69,9 @@ def condense(
     validation: o.Validation = 0.1,
     as_json: o.Json = False,
 ) -> None:
-    """Learn a small set of images, a short log or a small graph that trains models nearly as well as all of DATA."""
+    """Learn a few images or graphs, a short log or a small graph that train models nearly as well as all of DATA."""
     from condensery import recipes, runs
-    from condensery.cli import graphs, logs
+    from condensery.cli import graph_sets, graphs, logs
 
     kind = kinds.decide([method], data)
     taken = ("data", "method", "ratio", "set_", "budget", "seed", "device", "out", "resume", "as_json", "data_root")
@@ -82,6 +82,13 @@ def condense(
         wanted = graphs.Asked(data, method, graphs.Size(nodes, ratio), settings, data_root, seed, device.value, out)
         watching = runs.Watch(snapshot_every, eval_every, eval_budget, tensorboard)
         graphs.condense(wanted, budget=budget, watch=watching, resume=resume, as_json=as_json)
+        return
+    if kind is Kind.GRAPH_SET:
+        kinds.only_for(context, kind, *taken, *watched, "ipc", "eval_budget", "net", "width", without=("ratio",))
+        settings = (*graphs.network_settings(net, width), *(set_ or ()))
+        many = graph_sets.Asked(data, method, per_class(ipc), settings, data_root, seed, device.value, out)
+        watching = runs.Watch(snapshot_every, eval_every, eval_budget, tensorboard)
+        graph_sets.condense(many, budget=budget, watch=watching, resume=resume, as_json=as_json)
         return
     if kind is Kind.LOG:
         kinds.only_for(context, kind, *taken, *watched)
@@ -118,8 +125,8 @@ def select(
     embedding: Annotated[
         str | None,
         typer.Option(
-            help="What it sees of an image: pixels, random-net or trained-net; of a node: features or trained-net; "
-            "default: the recipe's.",
+            help="What it sees of an image: pixels, random-net or trained-net; of a node or graph: features or "
+            "trained-net; default: the recipe's.",
             rich_help_panel="Run",
             show_default=False,
         ),
@@ -137,9 +144,12 @@ def select(
     validation: o.Validation = 0.1,
     as_json: o.Json = False,
 ) -> None:
-    """Choose real images, interactions of a log or nodes of a graph that stand for all of DATA: a coreset."""
+    """Choose real images, graphs, interactions of a log or nodes of a graph that stand for all of DATA: a coreset.
+
+    For a graph, coarsening merges nodes instead.
+    """
     from condensery import recipes, runs
-    from condensery.cli import graphs, logs
+    from condensery.cli import graph_sets, graphs, logs
 
     kind = kinds.decide([coreset], data)
     taken = ("data", "coreset", "ratio", "set_", "seed", "device", "out", "data_root", "as_json")
@@ -149,6 +159,12 @@ def select(
         settings = (*([f"embedding={embedding}"] if embedding else []), *(set_ or ()))
         wanted = graphs.Asked(data, coreset, graphs.Size(nodes, ratio), settings, data_root, seed, device.value, out)
         graphs.select(wanted, as_json=as_json)
+        return
+    if kind is Kind.GRAPH_SET:
+        kinds.only_for(context, kind, *taken, "ipc", "embedding", without=("ratio",))
+        settings = (*([f"embedding={embedding}"] if embedding else []), *(set_ or ()))
+        many = graph_sets.Asked(data, coreset, per_class(ipc), settings, data_root, seed, device.value, out)
+        graph_sets.select(many, as_json=as_json)
         return
     if kind is Kind.LOG:
         kinds.only_for(context, kind, *taken)
@@ -239,7 +255,7 @@ def announce(whole: Plan, plan: Plan) -> None:
 
 
 def per_class(text: str) -> PerClass:
-    """Images per class from text.
+    """Images, or graphs, per class from text.
 
     Raises:
         ValueError: If it is neither a number nor a list of numbers.

@@ -38,7 +38,8 @@ def evaluate(
             "--nets",
             "--net",
             help="Architectures, as ConvNet,AlexNet,ResNet18:norm=batch; default: the set's own. For a log "
-            "MF,LightGCN, for a graph GCN,SAGE,GAT,GIN,SGC,ChebNet,APPNP,GDC,GraphTransformer,NodeMLP,Polynomial.",
+            "MF,LightGCN, for a graph GCN,SAGE,GAT,GIN,SGC,ChebNet,APPNP,GDC,GraphTransformer,NodeMLP,Polynomial, for "
+            "a set of graphs PooledGCN,PooledSGC,PooledGIN,PooledMLP.",
             rich_help_panel="Network",
             show_default=False,
         ),
@@ -73,10 +74,16 @@ def evaluate(
 ) -> None:
     """Train fresh models on a set, log or graph, test each once, and compare with random subsets and with all data."""
     from condensery import scoring
-    from condensery.cli import graphs, logs
+    from condensery.cli import graph_sets, graphs, logs
 
     kind = kinds.of_file(artifact)
     taken = ("artifact", "data", "nets", "n", "full", "epochs", "eval_budget", "seed", "device", "save", "data_root")
+    if kind is Kind.GRAPH_SET:
+        kinds.only_for(context, kind, *taken, "as_json", "full_epochs")
+        many = graph_sets.Scoring(n, seed, full, epochs, eval_budget, full_epochs)
+        where = alike.Where(data, data_root, device.value)
+        graph_sets.evaluate(artifact, many, where, nets=nets, save=save, as_json=as_json)
+        return
     if kind is not Kind.IMAGES:
         kinds.only_for(context, kind, *taken, "as_json")
         of: Any = graphs if kind is Kind.GRAPH else logs

@@ -109,7 +109,8 @@ def condense(asked: Asked, *, budget: float, watch: Watch, resume: bool, as_json
     from condensery import runs
 
     if asked.method.lower() in GRAPH_CORESETS:
-        raise ValueError(f"{asked.method} chooses real nodes; use: condensery select DATA --coreset {asked.method}.")
+        does = "merges" if GRAPH_CORESETS[asked.method.lower()].merges else "chooses"
+        raise ValueError(f"{asked.method} {does} real nodes; use: condensery select DATA --coreset {asked.method}.")
     whole = asked.plan()
     plan = whole.with_budget(budget)
     _announce(whole, plan)
@@ -140,11 +141,7 @@ def condense_into(folder: Folder, plan: GraphPlan, asked: Asked, *, watch: Watch
         note(f"{folder.path} is finished already; nothing is left to do.")
         return load(folder.artifact)
     try:
-        with progress(plan.steps, "steps", "starting") as bar:
-            for done in graph_runs.advance(run, folder, watch):
-                loss = "" if done.loss is None else f"loss {done.loss:.4g}"
-                seen = "" if done.validation is None else f"  validation {100 * done.validation:.1f} %"
-                bar.at(done.step, loss + seen)
+        alike.watched(graph_runs.advance(run, folder, watch), plan.steps)
         return graph_runs.finish(run, folder, source)
     except KeyboardInterrupt:
         raise Interrupted(f"go on with: {again('--resume')}") from None
@@ -164,14 +161,18 @@ def _built(plan: GraphPlan, data: GraphData, seed: int) -> GraphRun:
 
 
 def select_into(folder: Folder, plan: GraphPlan, asked: Asked) -> GraphArtifact:
-    """Select nodes and write them into a folder."""
+    """Select nodes, or merge them, and write the graph into a folder."""
     from condensery import graph_runs
     from condensery.cli.console import notes
 
     source = asked.source(plan)
     data = open_graph(source, asked.device)
-    with notes().status(f"{plan.title}: choosing among {len(data.train)} training nodes"):
+    merges = catalog.GRAPH_CORESETS[plan.method].merges
+    doing = f"merging {data.num_nodes:,} nodes" if merges else f"choosing among {len(data.train):,} training nodes"
+    with notes().status(f"{plan.title}: {doing}"):
         artifact = graph_runs.select(plan, data, source, seed=asked.seed)
+    for sentence in _merged(artifact):
+        note(sentence)
     folder.claim(graph_runs.settings(plan, source, data, seed=asked.seed), resume=True)
     artifact.save(folder.artifact)
     return artifact
@@ -216,7 +217,8 @@ def _size(artifact: GraphArtifact) -> str:
     spent, real = artifact.spent, artifact.real
     training, every = (100 * spent[key] for key in ("share_of_training_nodes", "share_of_nodes"))
     shares = f"{training:.3g} % of {real['train']:,} training nodes, {every:.3g} % of all {real['nodes']:,}"
-    return f"{spent['nodes']:,} nodes ({shares}), {spent['edges']:,} edges, {bytes_of(spent['bytes'])}"
+    labelled = "" if spent["labelled"] == spent["nodes"] else f", {spent['labelled']:,} of them with a label"
+    return f"{spent['nodes']:,} nodes ({shares}){labelled}, {spent['edges']:,} edges, {bytes_of(spent['bytes'])}"
 
 
 def _name(data: str) -> str:
@@ -292,10 +294,9 @@ def _rows(
     from condensery import graph_runs
     from condensery.node_fitting import Nodes
 
-    batch = artifact.batch(device=data.device)
     parts: dict[str, Any] = {
-        artifact.method: Nodes(*batch),
-        graph_runs.RANDOM: graph_runs.random_nodes(data, artifact.per_class),
+        artifact.method: artifact.nodes(device=data.device),
+        graph_runs.RANDOM: graph_runs.random_nodes(data, graph_runs.random_counts(artifact, data)),
     }
     parts |= {graph_runs.FULL: Nodes.training(data)} if scoring.full else {}
     with progress(len(modules) * len(parts) * scoring.n, "networks", "training") as bar:
@@ -359,7 +360,7 @@ def table_of(scores: Mapping[str, Any], *, sizes: bool = False) -> Table:
 
     table = Table(title=f"Test accuracy on {scores['dataset']}, %", title_justify="left")
     headings = (*(["size"] if sizes else []), "trained on", "network", "last step", "step chosen\non validation")
-    for heading in (*headings, "share of\nfull graph", "nodes", "edges", "time"):
+    for heading in (*headings, "share of\nfull graph", "nodes that\ntrain", "edges", "time"):
         table.add_column(heading, justify="left" if heading in ("trained on", "network") else "right")
     before: Any = None
     for row in scores["rows"]:
@@ -374,7 +375,7 @@ def table_of(scores: Mapping[str, Any], *, sizes: bool = False) -> Table:
             _accuracy(row["last"]),
             _accuracy(row["chosen"]),
             "" if row["recovery"] is None else f"{100 * row['recovery']:.1f} %",
-            f"{row['size']['nodes']:,.0f}",
+            _nodes(row["size"]),
             f"{row['size']['edges']:,.0f}",
             duration(row["seconds"]),
         )
@@ -386,6 +387,12 @@ def describe(recipe: NodeRecipe) -> str:
     looks = "every step" if recipe.check_every == 1 else f"every {recipe.check_every} steps"
     optimizer = f"{type(recipe.optimizer).__name__} {recipe.optimizer.lr:g}"
     return f"{recipe.steps} steps, {optimizer}, a look at the validation nodes {looks}"
+
+
+def _nodes(size: Mapping[str, Any]) -> str:
+    """Nodes that train, and of how many where there are others around them."""
+    seen = size.get("seen", size["nodes"])
+    return f"{size['nodes']:,.0f}" + ("" if seen == size["nodes"] else f" of {seen:,.0f}")
 
 
 def _accuracy(score: Mapping[str, Any]) -> str:
@@ -425,7 +432,7 @@ def compare(
         for method in names
     ]
     try:
-        rows = with_recovery(list(_cells(plans, Comparison(asked, root, budget, scoring))))
+        rows = cells.with_recovery(list(_cells(plans, Comparison(asked, root, budget, scoring))))
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted(f"finished cells are kept in {root}; go on with: {again()}") from None
     plain = {"dataset": short, "folder": str(root), "rows": rows}
@@ -457,15 +464,6 @@ def sizes_of(nodes: str | None, ratios: str | None) -> list[Size]:
         ) from None
 
 
-def with_recovery(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with the share of the full graph's accuracy, at the last step, that each reaches."""
-    from condensery.graph_runs import FULL
-
-    full = {row["network"]: row["last"]["mean"] for row in rows if row["name"] == FULL}
-    keyed = [(row, full.get(row["network"])) for row in rows]
-    return [{**row, "recovery": row["last"]["mean"] / top if top else None} for row, top in keyed]
-
-
 def _cells(plans: list[GraphPlan], shared: Comparison) -> Iterator[dict[str, Any]]:
     """The rows of all graphs, after each size that of random nodes, then the full graph's; for each way of training."""
     from condensery import graph_runs
@@ -486,7 +484,7 @@ def _cells(plans: list[GraphPlan], shared: Comparison) -> Iterator[dict[str, Any
         for plan in {_way(plan): plan for plan in reversed(group)}.values():
             if not any(p.method == graph_runs.RANDOM and _way(p) == _way(plan) for p in group):
                 data = data_of(plan)
-                counts = graph_runs.counts_of(replace(plan, run=None), data)
+                counts = graph_runs.shares_of(replace(plan, run=None), data)
                 entry = _Entry(graph_runs.RANDOM, graph_runs.random_nodes(data, counts), {"random": size})
                 yield {**_scored(entry, plan, shared, data), "asked": _asked(plan)}
     if shared.scoring.full:
@@ -508,7 +506,6 @@ def _asked(plan: GraphPlan) -> str:
 def _cell(whole: GraphPlan, shared: Comparison, data_of: Callable[[GraphPlan], GraphData]) -> dict[str, Any]:
     """One graph made and scored, or found finished."""
     from condensery import graph_runs
-    from condensery.node_fitting import Nodes
     from condensery.runs import Folder, Watch
 
     plan = whole.with_budget(shared.budget)
@@ -522,7 +519,7 @@ def _cell(whole: GraphPlan, shared: Comparison, data_of: Callable[[GraphPlan], G
     else:
         _announce(whole, plan)
         artifact = condense_into(folder, plan, shared.asked, watch=Watch(), resume=True)
-    part, key = Nodes(*artifact.batch(device=data.device)), {"artifact": cells.digest(folder.artifact.read_bytes())}
+    part, key = artifact.nodes(device=data.device), {"artifact": cells.digest(folder.artifact.read_bytes())}
     entry = _Entry(artifact.method, part, key, artifact.training_recipe(), folder.path)
     return {**_scored(entry, plan, shared, data), "condensing_seconds": artifact.provenance["seconds"]}
 
@@ -616,6 +613,7 @@ def facts(artifact: GraphArtifact) -> dict[str, Any]:
         "seed": artifact.seed,
         "split": dict(artifact.split),
         "indices": None if artifact.indices is None else artifact.indices.tolist(),
+        "assignment": None if artifact.assignment is None else artifact.assignment.tolist(),
         "scores": dict(artifact.scores),
         "versions": dict(artifact.versions),
         "provenance": dict(artifact.provenance),
@@ -627,6 +625,8 @@ def lines(artifact: GraphArtifact) -> list[tuple[str, str]]:
     network, split = dict(artifact.network), dict(artifact.split)
     notes = split.pop("notes", [])
     counts = [f"{name} {count}" for name, count in zip(artifact.classes, artifact.per_class, strict=True)]
+    without = len(artifact.graph.classes) - sum(artifact.per_class)
+    counts += [f"no label {without}"] if without else []
     said = [
         *alike.heading(artifact),
         ("graph", f"{_size(artifact)}; {artifact.graph.values.shape[1]:,} features"),
@@ -643,7 +643,24 @@ def lines(artifact: GraphArtifact) -> list[tuple[str, str]]:
     said += [(titles.get(name, name), alike.phrase(part)) for name, part in parts if name != "evaluation"]
     said += [("cleaned", " ".join(map(str, notes)))] if notes else []
     said += [("chosen", f"{len(artifact.indices)} nodes of the real graph")] if artifact.indices is not None else []
+    said += [("merged", " ".join(_merged(artifact)))] if artifact.assignment is not None else []
     return [*said, *alike.ending(artifact)]
+
+
+def _merged(artifact: GraphArtifact) -> list[str]:
+    """What became of the real nodes, a sentence each; nothing of a graph whose nodes were not merged."""
+    if artifact.assignment is None:
+        return []
+    n, total = len(artifact.graph.classes), len(artifact.assignment)
+    without, left = n - sum(artifact.per_class), int((artifact.assignment < 0).sum())
+    lost = [name for name, count in zip(artifact.classes, artifact.per_class, strict=True) if not count]
+    said = [f"Each of the {n:,} nodes is the mean of some of {total - left:,} real ones."]
+    said += [f"{without:,} have no training node among these, so no label, and train nothing."] if without else []
+    if left:
+        unseen = " that training does not see, or" if artifact.split.get("inductive") else ""
+        said += [f"{left:,} real nodes{unseen} of components without a training node were left out."]
+    said += [f"No node has the label {', '.join(lost)}."] if lost else []
+    return said
 
 
 def old_scores(scores: Mapping[str, Any]) -> Table:

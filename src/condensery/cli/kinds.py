@@ -9,15 +9,26 @@ import typer
 
 from condensery.catalog import CALIBRATIONS, DOMAINS, Domain, Kind, find, kind_of
 
-_FILES = {"condensery-log": Kind.LOG, "condensery-graph": Kind.GRAPH}
-_ONE = {Kind.IMAGES: "images", Kind.LOG: "a log", Kind.GRAPH: "a graph"}
-_OWNERS = {"ratio": "logs and graphs", "nodes": "graphs"}
+_FILES = {"condensery-log": Kind.LOG, "condensery-graph": Kind.GRAPH, "condensery-graph-set": Kind.GRAPH_SET}
+_ONE = {Kind.IMAGES: "images", Kind.LOG: "a log", Kind.GRAPH: "a graph", Kind.GRAPH_SET: "a set of graphs"}
+_OWNERS = {
+    "ratio": "logs and graphs",
+    "nodes": "graphs",
+    "ipc": "images and sets of graphs",
+    "full_epochs": "images and sets of graphs",
+    "embedding": "images, graphs and sets of graphs",
+    "net": "images, graphs and sets of graphs",
+    "width": "images, graphs and sets of graphs",
+}
 _INSTEAD = {
     ("ipc", Kind.LOG): "give --ratio",
     ("nodes", Kind.LOG): "give --ratio",
     ("validation", Kind.LOG): "give --set validation=SHARE",
     ("ipc", Kind.GRAPH): "give --nodes or --ratio",
     ("validation", Kind.GRAPH): "give the split with the graph",
+    ("ratio", Kind.GRAPH_SET): "give --ipc",
+    ("nodes", Kind.GRAPH_SET): "give --ipc, and the nodes of each graph with --set nodes=N,",
+    ("validation", Kind.GRAPH_SET): "leave it out",
     ("ratio", Kind.IMAGES): "give --ipc",
     ("nodes", Kind.IMAGES): "give --ipc",
 }
@@ -49,27 +60,28 @@ def decide(names: Iterable[str], data: str) -> Kind:
     return kind or Kind.IMAGES
 
 
-def only_for(context: typer.Context, kind: Kind, *names: str) -> None:
+def only_for(context: typer.Context, kind: Kind, *names: str, without: Iterable[str] = ()) -> None:
     """Refuse options that were given and mean nothing for a kind of data.
 
     Args:
         context: Of the command.
         kind: The kind.
-        names: The options that do mean something.
+        names: The options that do mean something,
+        without: but for these.
 
     Raises:
         ValueError: Naming the option.
     """
     for name in context.params:
         source = context.get_parameter_source(name)
-        if name not in names and source is not None and source.name == "COMMANDLINE":
+        if name not in {*names}.difference(without) and source is not None and source.name == "COMMANDLINE":
             option = "--" + name.strip("_").replace("_", "-").replace("as-json", "json")
             instead = _INSTEAD.get((name, kind), "leave it out")
             raise ValueError(f"{option} is for {_OWNERS.get(name, 'images')}; {instead} for {_ONE[kind]}.")
 
 
 def no_sizes(**sizes: object) -> None:
-    """Refuse the sizes of logs and graphs for images.
+    """Refuse the sizes of logs and single graphs for images.
 
     Raises:
         ValueError: If there is one.

@@ -44,13 +44,18 @@ Data = Annotated[
         help="A data set's name (see 'condensery datasets'), a folder of images by class, a folder of idx "
         "files, an .npz file, or hf:NAME for one of the Hugging Face hub; or a recommendation log: a name, a table "
         "(CSV, TSV, .inter, Parquet, u.data) or a folder of LightGCN's; or a graph: a name, an .npz file with edges, a "
-        "folder with edges.csv and nodes.csv, or one of OGB's, GraphSAINT's or Planetoid's.",
+        "folder with edges.csv and nodes.csv, or one of OGB's, GraphSAINT's or Planetoid's; or a set of graphs: a "
+        "name, or a folder of TU Dortmund's (NAME_A.txt and others).",
         show_default=False,
     ),
 ]
 Ipc = Annotated[
     str,
-    typer.Option("--ipc", help="Images per class: one number, or one for each class, as 1,2,3.", rich_help_panel=_RUN),
+    typer.Option(
+        "--ipc",
+        help="Images, or graphs of a set, per class: one number, or one for each class, as 1,2,3.",
+        rich_help_panel=_RUN,
+    ),
 ]
 Ratio = Annotated[
     float | None,
@@ -110,7 +115,7 @@ Set = Annotated[
         "--set",
         metavar="NAME=VALUE",
         help="A setting of the method or the run, eval.NAME, net.NAME or experts.NAME, for logs inner.NAME or "
-        "proxy.NAME, for graphs test.NAME; may be repeated. "
+        "proxy.NAME, for graphs and sets of graphs test.NAME; may be repeated. "
         "'condensery methods NAME' lists them.",
         rich_help_panel=_RUN,
         show_default=False,

@@ -50,8 +50,11 @@ def coarsen(data: GraphData, total: int, *, generator: Generator, eigenvectors: 
         eigenvectors: How many eigenvectors are kept as they are.
 
     Raises:
-        ValueError: For a total that is not below the number of nodes, or below the components that have training nodes.
+        ValueError: For a total that is not below the number of nodes, or below the components that have training nodes,
+            or no eigenvector.
     """
+    if eigenvectors < 1:
+        raise ValueError(f"The number of eigenvectors is {eigenvectors}; give 1 or more.")
     view = data.training_view()
     kept, components = _components_that_train(view)
     if not components <= total < len(kept):

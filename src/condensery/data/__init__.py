@@ -7,6 +7,7 @@ from condensery.data.graph_files import GraphColumns, graphsaint, ogb_csv
 from condensery.data.graph_files import from_csv as graph_csv
 from condensery.data.graph_files import from_npz as graph_npz
 from condensery.data.graph_pyg import from_pyg, planetoid, to_pyg
+from condensery.data.graph_sets import GraphSet, digit_graphs, graph_set, graph_set_from_pyg
 from condensery.data.graph_splits import Split, stratified_split
 from condensery.data.graphs import GraphData, digits_graph, graph_data
 from condensery.data.images import (
@@ -34,6 +35,7 @@ from condensery.data.interaction_files import Columns, Repeats, lightgcn, moviel
 from condensery.data.interactions import Log, LogData, leave_one_out, split_by_time, split_by_user
 from condensery.data.labelled import Labelled, stratified
 from condensery.data.named_graphs import amazon_photo, ogbn_arxiv
+from condensery.data.tu_files import tu_graphs
 from condensery.data.whitening import (
     Fit,
     Identity,
@@ -59,6 +61,7 @@ __all__ = [
     "GeneratedLog",
     "GraphColumns",
     "GraphData",
+    "GraphSet",
     "Identity",
     "ImageData",
     "Labelled",
@@ -75,6 +78,7 @@ __all__ = [
     "amazon_photo",
     "cifar10",
     "cifar100",
+    "digit_graphs",
     "digits",
     "digits_graph",
     "emnist",
@@ -86,6 +90,8 @@ __all__ = [
     "graph_csv",
     "graph_data",
     "graph_npz",
+    "graph_set",
+    "graph_set_from_pyg",
     "graphsaint",
     "hub",
     "idx",
@@ -107,6 +113,7 @@ __all__ = [
     "stratified_split",
     "tiny_imagenet",
     "to_pyg",
+    "tu_graphs",
     "zca_absolute",
     "zca_trace",
 ]

@@ -171,6 +171,25 @@ class GraphSet(SplitData):
             weights=x.graph.weights,
         )
 
+    def to_pyg(self) -> list[Data]:
+        """The graphs as PyTorch Geometric's `Data`: ``x``, ``edge_index``, ``y``, ``edge_weight`` of weighted edges.
+
+        Raises:
+            ImportError: Without PyTorch Geometric.
+        """
+        try:
+            from torch_geometric.data import Data
+        except ImportError as error:
+            raise ImportError(
+                "this needs PyTorch Geometric; install it with: pip install 'condensery[graph]'"
+            ) from error
+        made = []
+        for i in range(len(self)):
+            x = self.batch(torch.tensor([i]))
+            weights = {} if x.graph.weights is None else {"edge_weight": x.graph.weights}
+            made.append(Data(x=x.features, edge_index=x.graph.edges, y=self.y[i : i + 1], **weights))
+        return made
+
 
 def graph_set(
     name: str,
@@ -280,7 +299,7 @@ def graph_set_from_pyg(
     return graph_set(name, x, edges, owner, y, split=split, fit=fit, seed=seed)
 
 
-def digit_graphs(*, ink: float = 0.25, seed: int = 0) -> GraphSet:
+def digit_graphs(*, ink: float = 0.25, fit: FeatureFit = AsGiven.of, seed: int = 0) -> GraphSet:
     """scikit-learn's 1,797 handwritten digits, each as the graph of its inked pixels: always there, real images.
 
     The nodes of a digit are the pixels of its 8 x 8 that have at least `ink`; two are joined where they touch, at a
@@ -289,6 +308,7 @@ def digit_graphs(*, ink: float = 0.25, seed: int = 0) -> GraphSet:
 
     Args:
         ink: The least grey value of a node, above 0 and below 1 (black).
+        fit: See `graph_set`.
         seed: Decides the split: of each class eight tenths train, a tenth of all validates.
 
     Raises:
@@ -311,7 +331,7 @@ def digit_graphs(*, ink: float = 0.25, seed: int = 0) -> GraphSet:
         edges.append(torch.stack([torch.arange(len(owner)), other])[:, other >= 0])
     both = torch.cat([part for pair in edges for part in (pair, pair.flip(0))], 1)
     y = torch.from_numpy(bunch.target).long()
-    return graph_set("digit-graphs", x, both, owner, y, classes=tuple("0123456789"), seed=seed)
+    return graph_set("digit-graphs", x, both, owner, y, classes=tuple("0123456789"), fit=fit, seed=seed)
 
 
 def _ranges(starts: Tensor, counts: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""Sets of graphs in the layout of TU Dortmund's collection (MUTAG, NCI1, DD, PROTEINS and so on), as plain text."""
+"""Sets of graphs in the layout of TU Dortmund's collection (MUTAG, NCI1, DD, PROTEINS and so on): plain text."""
 
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from condensery.data._errors import DataMissing, one_line
 from condensery.data.graph_features import AsGiven, FeatureFit
 from condensery.data.graph_sets import GraphSet, graph_set
 from condensery.data.graph_splits import Split
+from condensery.store import decimals
 
-__all__ = ["tu_graphs"]
+__all__ = ["tu_graphs", "write_tu"]
 
 
 def tu_graphs(
@@ -70,6 +72,35 @@ def tu_graphs(
         fit=fit,
         seed=seed,
     )
+
+
+def write_tu(data: GraphSet, folder: str | os.PathLike[str], name: str) -> None:
+    """Write a set of graphs as `tu_graphs` reads it: edges, graphs of the nodes, classes, features as node attributes.
+
+    ``NAME_edge_attributes.txt`` has the weights of edges, where there are some. Classes are the numbers that they are
+    called by, or numbered from 0 where their names are not whole numbers. The layout has no place for a split.
+
+    Args:
+        data: The set.
+        folder: Where the files are written; it must exist.
+        name: What they are called: ``NAME_A.txt`` and so on.
+
+    Raises:
+        ValueError: If no graph has an edge, which the layout cannot say.
+    """
+    if data.edges.shape[1] == 0:
+        raise ValueError(f"No graph of {data.name} has an edge, and the layout of TU Dortmund needs one.")
+    named = [int(c) if re.fullmatch(r"-?\d+", c) else None for c in data.classes]
+    numbers = list(range(len(named))) if None in named else named
+    files = {
+        "A": [f"{a + 1}, {b + 1}" for a, b in data.edges.T.tolist()],
+        "graph_indicator": [str(i + 1) for i in data.owner.tolist()],
+        "graph_labels": [str(numbers[c]) for c in data.y.tolist()],
+        "node_attributes": [", ".join(decimals(row)) for row in data.x],
+    }
+    files |= {} if data.weights is None else {"edge_attributes": decimals(data.weights)}
+    for kind, lines in files.items():
+        (Path(folder) / f"{name}_{kind}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _named(folder: Path, name: str | None) -> tuple[Path, str]:

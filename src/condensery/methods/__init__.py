@@ -7,6 +7,7 @@ from condensery.methods.dc import DC
 from condensery.methods.dconrec import DConRec
 from condensery.methods.dm import DM
 from condensery.methods.doscond import DosCond
+from condensery.methods.doscond_graphs import DosCondGraphs
 from condensery.methods.doscond_rec import DosCondRec
 from condensery.methods.dsa import DSA
 from condensery.methods.frepo import FRePo
@@ -52,6 +53,7 @@ __all__ = [
     "DConRec",
     "Descent",
     "DosCond",
+    "DosCondGraphs",
     "DosCondRec",
     "Dual",
     "FRePo",

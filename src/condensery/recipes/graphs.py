@@ -218,7 +218,7 @@ class GraphPlan:
 
     @property
     def is_coreset(self) -> bool:
-        """Whether nodes are selected rather than learned."""
+        """Whether nodes are selected, or merged, rather than learned."""
         return self.method in catalog.GRAPH_CORESETS
 
     @property
@@ -393,7 +393,7 @@ def _option_kinds(entry: catalog.Method | catalog.Coreset) -> dict[str, str]:
     if isinstance(entry, catalog.Method):
         return values.fields_of(entry.load(), without=_GIVEN)
     seen = values.fields_of(NodeSelection) if "embeddings" in entry.needs.split() else {}
-    return {**seen, **values.arguments_of(entry.load(), given=("data", "counts", *entry.needs.split()))}
+    return {**seen, **values.arguments_of(entry.load(), given=("data", "counts", "total", *entry.needs.split()))}
 
 
 def _network_defaults(name: str) -> dict[str, Value]:

@@ -45,6 +45,7 @@ NodeEmbedding = str
 LabelStart = str
 PaceName = str
 NodeLayout = str
+GraphSetInit = str
 
 AUGMENTATIONS: dict[str, tuple[str, str]] = {
     "dsa": ("DsaTrain", "natural"),
@@ -77,6 +78,7 @@ FUNCTIONS: dict[str, dict[str, str]] = {
         "layerwise": "condensery.methods.matching:layerwise_distance",
         "squared": "condensery.methods.gcond:squared_distance",
         "cosine": "condensery.methods.gcond:cosine_distance",
+        "relative-squared": "condensery.methods.doscond_graphs:relative_squared_distance",
     },
     "Choice": {"tangent-kernel": "condensery.methods.gntk:GraphTangentScore"},
     "Agreement": {
@@ -87,8 +89,22 @@ FUNCTIONS: dict[str, dict[str, str]] = {
 }
 """Words for a function or member that a method takes, by the kind of the setting: where it is."""
 
-ALIASES: dict[str, str] = {"Sequence[int | None]": "Fanouts", "tuple[int, int] | None": "Turns | None"}
+FITS: dict[str, str] = {
+    "as-given": "condensery.data.graph_features:AsGiven.of",
+    "row-normalised": "condensery.data.graph_features:RowNormalised.of",
+    "standardised": "condensery.data.graph_features:StandardScaled.of",
+}
+"""Words for a preprocessing of nodes' features: what fits it."""
+
+ALIASES: dict[str, str] = {
+    "Sequence[int | None]": "Fanouts",
+    "tuple[int, int] | None": "Turns | None",
+    "Callable[[int], float]": "Annealing",
+}
 """Annotations that are no plain kind, and the kind that they are read as."""
+
+
+_NUMBER = r"\d+(?:\.\d*)?(?:e-?\d+)?"
 
 
 class _Listed(NamedTuple):
@@ -112,6 +128,12 @@ _LISTED: dict[str, _Listed] = {
         "two numbers as 10/50",
         lambda text: tuple(int(part) for part in text.split("/")),
         lambda value: "/".join(map(str, value)),
+    ),
+    "Annealing": _Listed(
+        re.compile(rf"{_NUMBER}/{_NUMBER}/[1-9]\d*"),
+        "two temperatures and the steps from one to the other, as 1/0.01/200",
+        lambda text: _annealing(*text.split("/")),
+        lambda value: f"{value.start:g}/{value.end:g}/{value.steps}",
     ),
 }
 
@@ -145,7 +167,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "GraphInit": ("random", "herding", "k-center", "degree", "pagerank"),
     "StructureName": ("pairwise", "identity", "free"),
     "CountName": ("largest-remainder", "authors"),
-    "FeatureName": ("auto", "as-given", "row-normalised", "standardised"),
+    "FeatureName": ("auto", *FITS),
+    "GraphSetInit": ("random", "herding", "k-center"),
     "NodeEmbedding": ("trained-net", "features"),
     "LabelStart": ("classes", "expert"),
     "PaceName": ("linear", "root", "geom"),
@@ -164,6 +187,7 @@ _NETWORK_WORDS = {
     **dict.fromkeys(("Norm", "Activation", "Pooling", "Parametrisation"), "condensery.nets.layers"),
     **dict.fromkeys(("Start", "Aggregation", "Reach"), "condensery.nets.graph"),
     "Diffusion": "condensery.nets.filters",
+    "Pool": "condensery.nets.pooled",
 }
 
 
@@ -299,6 +323,15 @@ def object_of(word: Value, kind: str) -> Any:
         if part in FUNCTIONS:
             return _at(FUNCTIONS[part][word])
     return word
+
+
+def fit_of(features: str) -> Any:
+    """What fits the preprocessing that a word of `FITS` stands for; ``None`` for ``"auto"``, the data's own."""
+    return None if features == "auto" else _at(FITS[features])
+
+
+def _annealing(start: str, end: str, steps: str) -> Any:
+    return _at("condensery.methods.doscond_graphs:Annealing")(float(start), float(end), int(steps))
 
 
 def _at(home: str) -> Any:
