@@ -31,6 +31,7 @@ import hcdc_networks as networks
 from condensery.memory import keep_freed_memory
 from condensery.methods.hcdc import by_point, together
 from condensery.store import write_text
+from pieces import commit
 from trajectories import processor
 
 TARGET = Path(__file__).parent / "results" / "hcdc"
@@ -146,9 +147,9 @@ def once(name: str, what: dict[str, Any], compute: Callable[[], dict[str, Any]])
     path = TARGET / f"{name}.json"
     if path.exists():
         return
-    start, wall = time.process_time(), time.time()
+    start, wall, where = time.process_time(), time.time(), surroundings()
     found = compute()
-    facts = {**what, **found, "cpu_s": time.process_time() - start, "wall_s": time.time() - wall, **surroundings()}
+    facts = {**what, **found, "cpu_s": time.process_time() - start, "wall_s": time.time() - wall, **where}
     TARGET.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(facts, indent=1) + "\n")
     print(f"{name}: {facts['cpu_s']:.0f} CPU s", flush=True)
@@ -160,6 +161,7 @@ def surroundings() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "hardware": {"processor": processor()},
         "versions": {"torch": torch.__version__, "condensery": cd.__version__},
+        "commit": commit(),
         "command": asked(sys.argv[1:]),
     }
 

@@ -212,6 +212,12 @@ def processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
+def commit() -> str | None:
+    """The commit of the working tree, ``-dirty`` where a tracked file differs, if git knows one."""
+    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=40"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", action="store_true", help=argparse.SUPPRESS)

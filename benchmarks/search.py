@@ -52,6 +52,7 @@ from condensery.search import (
 )
 from condensery.search.confirm import to_json
 from condensery.search.settings import Config
+from pieces import commit
 
 TARGET = Path(__file__).parent / "results" / "search"
 WORK = Path("runs/benchmarks/search")
@@ -314,6 +315,7 @@ def surroundings() -> dict[str, Any]:
         "seed": SEED,
         "versions": {"condensery": cd.__version__, "torch": str(torch.__version__)},
         "hardware": processor(),
+        "commit": commit(),
     }
 
 
