@@ -91,6 +91,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
+    commit()  # of the code that runs, whatever is changed meanwhile
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     commands = {"folds": run_folds, "filters": run_filters, "networks": run_networks, "cost": run_cost}

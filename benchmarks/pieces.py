@@ -9,6 +9,7 @@ median of several repetitions. ConvNet-3 of width 128 with instance normalisatio
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -212,8 +213,9 @@ def processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
+@functools.cache
 def commit() -> str | None:
-    """The commit of the working tree, ``-dirty`` where a tracked file differs, if git knows one."""
+    """The commit of the working tree, ``-dirty`` where a tracked file differs, if git knows one; as first asked for."""
     command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=40"]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
 
