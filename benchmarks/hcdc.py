@@ -5,6 +5,7 @@
     python benchmarks/hcdc.py filters --seeds 0 1 2        # Cora: which graph filter is best
     python benchmarks/hcdc.py networks --seeds 0 1 2       # Cora: which of 40 graph networks is best
     python benchmarks/hcdc.py cost                         # time and memory of a point and a step
+    python benchmarks/hcdc.py curvature                    # solves with the Hessian and with the Gauss-Newton matrix
 
 Writes one JSON file a run to benchmarks/results/hcdc/; what is there already is not computed again. The data are looked
 for where CONDENSERY_DATA says.
@@ -25,6 +26,7 @@ import torch
 
 import condensery as cd
 import hcdc_cost as costs
+import hcdc_curvature as curvature
 import hcdc_filters as filters
 import hcdc_folds as folds
 import hcdc_networks as networks
@@ -86,6 +88,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     listed.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     listed.add_argument("--methods", nargs="+", default=list(NETWORK_METHODS), choices=list(NETWORK_METHODS))
     commands.add_parser("cost")
+    commands.add_parser("curvature")
     return parser.parse_args(words)
 
 
@@ -94,12 +97,12 @@ def main() -> None:
     commit()  # of the code that runs, whatever is changed meanwhile
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    commands = {"folds": run_folds, "filters": run_filters, "networks": run_networks, "cost": run_cost}
-    commands[options.command](options)
-
-
-def run_cost(options: argparse.Namespace) -> None:
-    once("cost", {"name": "cost"}, costs.measure)
+    commands = {"folds": run_folds, "filters": run_filters, "networks": run_networks}
+    if options.command in commands:
+        commands[options.command](options)
+    else:
+        measure = {"cost": costs.measure, "curvature": curvature.measure}[options.command]
+        once(options.command, {"name": options.command}, measure)
 
 
 def run_folds(options: argparse.Namespace) -> None:

@@ -217,6 +217,29 @@ def cost() -> str:
     return f"{markdown(heads, rows)}\n\n{said} {conditions(found)}"
 
 
+def curvature() -> str:
+    """Eigenvalues, residuals and seconds with the Hessian and with the Gauss-Newton matrix."""
+    found = [r for r in load("hcdc") if r.get("name") == "curvature"]
+    if not found:
+        return NOTHING
+    (r,) = found
+    rows = []
+    for point in r["points"]:
+        pair = [point["hessian"], point["gauss-newton"]]
+        forms = {"lowest": "{:.2g}", "CG": "{:.2g}", "Neumann": "{:.2g}", "product_cpu_s": "{:.3f}"}
+        numbers = [form.format(q[name]) for name, form in forms.items() for q in pair]
+        rows.append([f"{point['steps']}", f"{pair[0]['gradient']:.2f}", *numbers])
+    columns = ("lowest eigenvalue", "CG", "Neumann series", "product, CPU s")
+    heads = ["steps", "gradient", *(f"{name}: {kind}" for name in columns for kind in ("H", "G"))]
+    said = (
+        f"After so many steps of training a supernet of all cells ({r['weights']:,} weights, an operation drawn for "
+        f"each edge at each step) on {r['images']} digits: the norm of the training gradient; the lowest eigenvalue of "
+        "the Hessian H and of the Gauss-Newton matrix G, from above; relative residuals after 20 steps with a damping "
+        f"of {r['damping']}, of a right-hand side for which there is a solution."
+    )
+    return f"{markdown(heads, rows)}\n\n{said} {conditions(found)}"
+
+
 def runs(start: str) -> list[dict[str, Any]]:
     """The result files of an experiment."""
     kinds: dict[str, Callable[[dict[str, Any]], bool]] = {
@@ -259,4 +282,5 @@ MAKERS: dict[str, Callable[[], str]] = {
     "hcdc-filters": filters,
     "hcdc-networks": networks,
     "hcdc-cost": cost,
+    "hcdc-curvature": curvature,
 }

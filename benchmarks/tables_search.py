@@ -55,8 +55,8 @@ def cells() -> str:
         seconds = sum(t["cpu"] for t in found["trials"]) / len(found["trials"])
         lines.append(
             f"| {NAMES[name]} | {made.n} | {made.spearman} | {later.spearman} | {made.kendall} | "
-            f"{100 * made.regret.value:.1f} | {100 * made.regret_at_k.value:.1f} | {made.precision.value:.2f} | {found['condensing']['cpu']:.0f} | "
-            f"{seconds:.1f} |"
+            f"{100 * made.regret.value:.1f} | {100 * made.regret_at_k.value:.1f} | {made.precision.value:.2f} | "
+            f"{found['condensing']['cpu']:.0f} | {seconds:.1f} |"
         )
     each = sum(t["cpu"] for t in real["trials"]) / len(real["trials"])
     best = 100 * max(truth.values())
@@ -67,7 +67,8 @@ def cells() -> str:
         f"network a cell. The real ones take {each:.1f} CPU seconds a cell; the best cell has {best:.1f} %, the worst "
         f"{100 * min(truth.values()):.1f} %. HCDC's set is condensed for the first half of the cells, so that the "
         "second half is held out from it; all rows have the same halves. In brackets 95 % bootstrap intervals over "
-        f"cells. {real['hardware']}, 1 thread. Made by `benchmarks/search.py cells`, files in `benchmarks/results/search/`.",
+        f"cells. {real['hardware']}, 1 thread. Made by `benchmarks/search.py cells`, files in "
+        "`benchmarks/results/search/`.",
     ]
     return "\n".join(lines)
 
