@@ -3,7 +3,9 @@
     python benchmarks/hcdc.py folds --seeds 0 1 2          # table 7: every method, both ratios; going on where stopped
     python benchmarks/hcdc.py folds --seeds 0 --methods reference random dc --ratios 0.02
     python benchmarks/hcdc.py filters --seeds 0 1 2        # Cora: which graph filter is best
+    python benchmarks/hcdc.py networks --seeds 0 1 2       # Cora: which of 40 graph networks is best
     python benchmarks/hcdc.py cost                         # time and memory of a point and a step
+    python benchmarks/hcdc.py curvature                    # solves with the Hessian and with the Gauss-Newton matrix
 
 Writes one JSON file a run to benchmarks/results/hcdc/; what is there already is not computed again. The data are looked
 for where CONDENSERY_DATA says.
@@ -24,11 +26,14 @@ import torch
 
 import condensery as cd
 import hcdc_cost as costs
+import hcdc_curvature as curvature
 import hcdc_filters as filters
 import hcdc_folds as folds
+import hcdc_networks as networks
 from condensery.memory import keep_freed_memory
 from condensery.methods.hcdc import by_point, together
 from condensery.store import write_text
+from pieces import commit
 from trajectories import processor
 
 TARGET = Path(__file__).parent / "results" / "hcdc"
@@ -56,6 +61,16 @@ FILTER_METHODS = {
     "hcdc-teacher": partial(filters.calibrated, teacher=True),
 }
 
+NETWORK_METHODS = {
+    "reference": networks.reference,
+    "random": networks.random,
+    "early": networks.early,
+    "gcond": networks.standard,
+    "hcdc": networks.gumbel,
+    "hcdc-odds": networks.odds,
+    "hcdc-odds-teacher": networks.teacher,
+}
+
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -69,17 +84,25 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     graph = commands.add_parser("filters")
     graph.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     graph.add_argument("--methods", nargs="+", default=list(FILTER_METHODS), choices=list(FILTER_METHODS))
+    listed = commands.add_parser("networks")
+    listed.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    listed.add_argument("--methods", nargs="+", default=list(NETWORK_METHODS), choices=list(NETWORK_METHODS))
     commands.add_parser("cost")
+    commands.add_parser("curvature")
     return parser.parse_args(words)
 
 
 def main() -> None:
     options = arguments()
+    commit()  # of the code that runs, whatever is changed meanwhile
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    {"folds": run_folds, "filters": run_filters, "cost": lambda _: once("cost", {"name": "cost"}, costs.measure)}[
-        options.command
-    ](options)
+    commands = {"folds": run_folds, "filters": run_filters, "networks": run_networks}
+    if options.command in commands:
+        commands[options.command](options)
+    else:
+        measure = {"cost": costs.measure, "curvature": curvature.measure}[options.command]
+        once(options.command, {"name": options.command}, measure)
 
 
 def run_folds(options: argparse.Namespace) -> None:
@@ -98,6 +121,14 @@ def run_filters(options: argparse.Namespace) -> None:
         for method in options.methods:
             compute = partial(FILTER_METHODS[method], data, seed)
             once(f"filters-{method}-seed{seed}", {"method": method, "seed": seed}, compute)
+
+
+def run_networks(options: argparse.Namespace) -> None:
+    data = networks.cora()
+    for seed in options.seeds:
+        for method in options.methods:
+            what = {"method": method, "seed": seed, "experiment": "networks"}
+            once(f"networks-{method}-seed{seed}", what, partial(NETWORK_METHODS[method], data, seed))
 
 
 def fold_run(options: argparse.Namespace, data: Any, method: str, ratio: float | None, seed: int) -> dict[str, Any]:
@@ -120,9 +151,9 @@ def once(name: str, what: dict[str, Any], compute: Callable[[], dict[str, Any]])
     path = TARGET / f"{name}.json"
     if path.exists():
         return
-    start, wall = time.process_time(), time.time()
+    start, wall, where = time.process_time(), time.time(), surroundings()
     found = compute()
-    facts = {**what, **found, "cpu_s": time.process_time() - start, "wall_s": time.time() - wall, **surroundings()}
+    facts = {**what, **found, "cpu_s": time.process_time() - start, "wall_s": time.time() - wall, **where}
     TARGET.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(facts, indent=1) + "\n")
     print(f"{name}: {facts['cpu_s']:.0f} CPU s", flush=True)
@@ -134,6 +165,7 @@ def surroundings() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "hardware": {"processor": processor()},
         "versions": {"torch": torch.__version__, "condensery": cd.__version__},
+        "commit": commit(),
         "command": asked(sys.argv[1:]),
     }
 

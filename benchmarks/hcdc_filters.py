@@ -133,10 +133,15 @@ def still(graph: Graph) -> Batch:
     return Batch(NodeInput(features.detach(), Adjacency.dense_matrix(edges.dense().detach())), y)
 
 
+def swapped(data: GraphData) -> GraphData:
+    """The graph whose validation nodes train."""
+    return replace(data, train=data.validation, validation=data.train)
+
+
 def standard(data: GraphData, seed: int) -> dict[str, Any]:
     """GCond of the training nodes, and of the validation nodes on their own."""
     train, first = gcond(data, seed)
-    validation, second = gcond(replace(data, train=data.validation, validation=data.train), seed)
+    validation, second = gcond(swapped(data), seed)
     return {**on_grid(space(data), train, validation, seed), "condensing_cpu_s": first + second}
 
 

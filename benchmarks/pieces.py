@@ -9,6 +9,7 @@ median of several repetitions. ConvNet-3 of width 128 with instance normalisatio
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -210,6 +211,13 @@ def processor() -> str:
     """The processor's name."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+@functools.cache
+def commit() -> str | None:
+    """The commit of the working tree, ``-dirty`` where a tracked file differs, if git knows one; as first asked for."""
+    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=40"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
 
 
 def main() -> None:

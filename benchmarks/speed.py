@@ -40,7 +40,7 @@ from condensery.fitting import accuracy, training
 from condensery.memory import keep_freed_memory
 from condensery.store import write_text
 from peer_vico import COMMIT, SKIPPED_PASSES, Meter, clock, resident
-from pieces import CONVOLUTIONS, multiplications, processor, rates, show_rates
+from pieces import CONVOLUTIONS, commit, multiplications, processor, rates, show_rates
 
 HERE = Path(__file__).parent
 CLASSES, BATCH_REAL = 10, 256
@@ -408,12 +408,10 @@ def cells(row: dict[str, Any], columns: list[str], key: str, form: str) -> list[
 
 
 def host() -> dict[str, Any]:
-    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=40"]
-    commit = subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     found = {"processor": processor(), "cores": os.cpu_count(), "memory_mb": memory, "threads": 1}
     moment = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {**found, "torch": torch.__version__, "condensery": cd.__version__, "commit": commit, "date": moment}
+    return {**found, "torch": torch.__version__, "condensery": cd.__version__, "commit": commit(), "date": moment}
 
 
 def arguments() -> argparse.Namespace:

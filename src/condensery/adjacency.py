@@ -250,6 +250,19 @@ class Adjacency:
         flat = weights.new_zeros(self.n * self.n).index_add(0, self.edges[1] * self.n + self.edges[0], weights)
         return flat.view(self.n, self.n)
 
+    def largest(self, x: Tensor) -> Tensor:
+        """Every node's largest number among its neighbours, feature by feature, ``[n, d]``; zeros where it has none.
+
+        Of a graph of edges without weights, without gradients, on a CPU.
+
+        Args:
+            x: Features ``[n, d]``.
+        """
+        assert self.edges is not None
+        assert self.weights is None
+        with torch.no_grad():
+            return torch.sparse.mm(self._csr(transposed=False, dtype=x.dtype), x, "amax")
+
     def _csr(self, transposed: bool, dtype: torch.dtype) -> Tensor:
         """The sparse matrix or its transpose in compressed rows; kept, because every propagation needs it."""
         key = (transposed, dtype)

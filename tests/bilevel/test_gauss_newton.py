@@ -35,6 +35,7 @@ from condensery.spaces import (
     Folds,
     LabelSmoothing,
     LearningRate,
+    Odds,
     Plain,
     Space,
     WeightDecay,
@@ -190,6 +191,7 @@ SPACES: dict[str, Any] = {
         Net(Supernet(channels=1, classes=3, size=8, width=4, stages=1)), candidates=[Cell("3ns31p")]
     ),
     "a list": lambda: Alternatives([linear(), tiny_net(norm="none", width=2)]),
+    "odds": lambda: Odds([linear(), tiny_net(norm="none", width=2)]),
 }
 
 

@@ -264,6 +264,18 @@ def test_attention_stays_finite_where_scores_are_huge() -> None:
         assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_maximum_without_gradients_is_the_same(dtype: torch.dtype) -> None:
+    """Of negative numbers too, with a node that has no neighbours."""
+    pairs = torch.randint(0, 40, (2, 120), generator=generator(4))
+    graph = Adjacency.sparse(pairs[:, pairs[1] != 2].unique(dim=1), 40)
+    x = -torch.rand(40, 5, dtype=dtype, generator=generator(5))
+    slow = filters.maximum(graph, x.clone().requires_grad_()).detach()
+    assert torch.equal(filters.maximum(graph, x), slow)
+    assert slow[2].abs().sum() == 0
+    assert slow.min() < 0
+
+
 def test_the_maximum_is_found_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     x = features(N, 7)
     whole = [filters.maximum(graph, x) for graph in (sparse(weighted()), dense(weighted()))]

@@ -19,8 +19,8 @@ from condensery.methods.hcdc import HCDC, Pieces, Sampled
 from condensery.net import Net
 from condensery.search import Categorical, Cells, Float, ImageFamily, Int, Settings, When, calibration
 from condensery.search.calibration import Calibration, calibrated, fingerprint, relaxed
-from condensery.spaces import Alternatives, Plain, WeightDecay
 from condensery.spaces import Cells as CellSpace
+from condensery.spaces import Odds, Plain, WeightDecay
 from support import generator
 
 SMALL = {"net": "ConvNet", "channels": 1, "classes": 10, "size": 8, "width": 4, "depth": 1, "norm": "none"}
@@ -54,7 +54,7 @@ def test_a_weight_decay_becomes_a_number_on_a_logarithmic_scale() -> None:
 
 def test_networks_become_a_list_of_all_or_of_some() -> None:
     two = shown(Settings({"net.norm": Categorical(("none", "instance"))}, {"net.width": 3}))
-    assert isinstance(two.space, Alternatives)
+    assert isinstance(two.space, Odds)
     assert sorted(str(c["net.norm"]) for c in two.networks) == ["instance", "none"]
     assert all(c["net.width"] == 3 for c in two.networks)
     assert {net.module.config["width"] for net in two.space.nets} == {3}
@@ -88,7 +88,7 @@ def test_cells_become_a_supernet() -> None:
     assert (config["width"], config["stages"], config["norm"]) == (4, 1, "none")
     assert len(found.space.starts(generator())) == 3
     with_width = relaxed(family.typed(Settings({"net.code": Cells(), "net.width": Int(2, 4)})), family, 3, generator())
-    assert isinstance(with_width.space, Alternatives)  # a supernet has one width
+    assert isinstance(with_width.space, Odds)  # a supernet has one width
 
 
 @pytest.mark.parametrize(

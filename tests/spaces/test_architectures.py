@@ -12,7 +12,7 @@ from condensery.batch import Batch
 from condensery.bilevel import Curvature, Direct, hypergradient, respond
 from condensery.net import Net
 from condensery.nets.cells import Cell, Mixture, Supernet
-from condensery.spaces import Alternatives, Cells, Gumbel, cross_entropy, gumbel_noise
+from condensery.spaces import Alternatives, Cells, Gumbel, Odds, cross_entropy, gumbel_noise
 from support import generator, numerical_gradient
 
 
@@ -184,3 +184,73 @@ def test_hcdc_condenses_for_architectures() -> None:
         method(images).backward()
         optimizer.step()
     assert method(images) < 0.85 * value
+
+
+def odds() -> Odds:
+    return Odds([Net(nn.Sequential(nn.Flatten(), nn.Linear(16, w), nn.Tanh(), nn.Linear(w, 2))) for w in (3, 5, 8)])
+
+
+def test_odds_are_the_mean_over_draws_of_single_networks() -> None:
+    space = odds()
+    theta, lam = space.init(generator()), torch.tensor([0.2, 0.5, 0.3])
+    own = [
+        torch.nn.functional.cross_entropy(net(part, batch().x), batch().y)
+        for net, part in zip(space.nets, space.parts(theta), strict=True)
+    ]
+    assert torch.allclose(space.validation(theta, lam, batch(), generator()), lam @ torch.stack(own))
+    assert torch.allclose(space.training(theta, lam, batch(), generator()), torch.stack(own).sum())
+    for k, corner in enumerate(torch.eye(3)):
+        assert torch.allclose(space.validation(theta, corner, batch(), generator()), own[k])
+    assert torch.allclose(space.project(torch.tensor([2.0, 0.0, 0.0])), torch.tensor([1.0, 0.0, 0.0]))
+    assert torch.allclose(space.starts(generator()), torch.full((1, 3), 1 / 3))
+
+
+def test_the_cosine_of_odds_is_the_correlation_of_losses() -> None:
+    """HCDC's figure at a point, from the real and the synthetic losses of the networks that were trained there."""
+    from condensery.bilevel import Cg, Converged, Momentum
+    from condensery.methods.hcdc import HCDC, Pieces
+    from condensery.synthetic import Images
+
+    space, g = odds(), generator(3)
+    train = Batch(torch.randn(8, 1, 4, 4, generator=g).double(), torch.arange(8) % 2)
+    real = Batch(torch.randn(20, 1, 4, 4, generator=g).double(), torch.arange(20) % 2)
+    images = Images(torch.randn(4, 1, 4, 4, generator=g).double(), torch.tensor([0, 0, 1, 1]))
+    learner = Converged(Momentum(0.1), solve=Cg(5), warm=False)
+    method = HCDC(space, train, Pieces.of(real), g, learner=learner, steps=9, every=9, repeat=1000)
+    method(images)
+    theta = method._bank[-1].theta
+    pairs = torch.stack([space.losses(theta, real), space.losses(theta, images())]).detach()
+    assert method.figures["cosine"] == pytest.approx(torch.corrcoef(pairs)[0, 1].item(), abs=1e-9)
+    assert space.losses(theta, train).mean() < space.losses(space.init(generator(1)).double(), train).mean()
+
+
+def test_what_is_not_drawn_is_left_out_where_nothing_is_lost() -> None:
+    """Without a gradient in lambda the loss and its gradient in theta are the same, and other networks do not run."""
+    calls = [0, 0]
+
+    class Counting(nn.Linear):
+        def __init__(self, k: int) -> None:
+            super().__init__(16, 2)
+            self.k = k
+
+        def forward(self, x: Tensor) -> Tensor:
+            calls[self.k] += 1
+            return super().forward(x.flatten(1))
+
+    space = Alternatives([Net(Counting(0)), Net(Counting(1))], sharpness=60.0)
+    theta = space.init(generator()).requires_grad_()
+    lam = torch.tensor([60.0, 0.0])
+    slopes = []
+    for point in (lam, lam.clone().requires_grad_()):
+        calls[:] = [0, 0]
+        slopes.append(torch.autograd.grad(space.training(theta, point, batch(), generator(1)), theta)[0])
+        assert calls == [1, int(point.requires_grad)]
+    assert torch.allclose(slopes[0], slopes[1])
+    net = Net(Supernet(channels=1, classes=2, size=4, width=4, stages=1))
+    weights, flat = Cell("3ns31p").weights, net.init(generator()).requires_grad_()
+    found = []
+    for w in (weights, weights.clone().requires_grad_()):
+        logits = net(flat, Mixture(batch().x, w))  # type: ignore[arg-type]
+        found.append((logits, torch.autograd.grad(logits.square().sum(), flat)[0]))
+    assert torch.allclose(found[0][0], found[1][0])
+    assert torch.allclose(found[0][1], found[1][1])

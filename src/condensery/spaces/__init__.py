@@ -1,12 +1,13 @@
 """Search spaces: hyperparameters as a vector that training and validation losses are smooth functions of.
 
 A `Space` is what HCDC condenses for. Some are bases, around a network: `Plain` (no hyperparameter), `Folds`,
-`Filters`, `Cells` and `Alternatives` (which draw one architecture a call, by `Gumbel`). Others are put around a space
-and add hyperparameters of training: `WeightDecay`, `LabelSmoothing`, `Blend` (the strength of an augmentation),
-`LearningRate`.
+`Filters`, `Cells` and `Alternatives` (which draw one architecture a call, by `Gumbel`), `Odds` (what such draws make on
+average). Others are put around a space and add hyperparameters of training: `WeightDecay`, `LabelSmoothing`, `Blend`
+(the strength of an augmentation), `LearningRate`. A `Composite` one knows the outputs that its training loss is a
+function of.
 """
 
-from condensery.spaces.architectures import Alternatives, Cells
+from condensery.spaces.architectures import Alternatives, Cells, Odds
 from condensery.spaces.around import Around, Blend, LabelSmoothing, LearningRate, WeightDecay
 from condensery.spaces.filters import Filters
 from condensery.spaces.folds import FoldInput, Folds, in_folds
@@ -28,6 +29,7 @@ __all__ = [
     "Gumbel",
     "LabelSmoothing",
     "LearningRate",
+    "Odds",
     "Plain",
     "Simplices",
     "Space",

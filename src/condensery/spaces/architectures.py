@@ -14,8 +14,9 @@ from condensery.net import Net
 from condensery.nets.cells import EDGES, OPS, Cell, Mixture, Supernet
 from condensery.spaces.gumbel import Gumbel, gumbel_noise
 from condensery.spaces.plain import cross_entropy
+from condensery.spaces.space import Simplices
 
-__all__ = ["Alternatives", "Cells"]
+__all__ = ["Alternatives", "Cells", "Odds"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,31 @@ class Cells:
 
 
 @dataclass(frozen=True, eq=False)
-class Alternatives:
+class _List:
+    """Networks whose weights are one vector."""
+
+    nets: Sequence[Net]
+
+    def __post_init__(self) -> None:
+        if len(self.nets) < 2:
+            raise ValueError(f"There is nothing to choose among {len(self.nets)} networks; give 2 or more.")
+
+    @property
+    def size(self) -> int:
+        """How many networks: p."""
+        return len(self.nets)
+
+    def init(self, generator: torch.Generator, *, device: torch.device | str | None = None) -> Tensor:
+        """Fresh weights of all networks, ``[P_1 + ... + P_p]``."""
+        return torch.cat([net.init(generator, device=device) for net in self.nets])
+
+    def parts(self, theta: Tensor) -> tuple[Tensor, ...]:
+        """The weights of each network."""
+        return theta.split([net.size for net in self.nets])
+
+
+@dataclass(frozen=True, eq=False)
+class Alternatives(_List):
     """A list of networks as a space: lambda are logits ``[p]`` of which one it is, theta the weights of all, one after
     the other.
 
@@ -115,35 +140,18 @@ class Alternatives:
         nets: The networks, with the same input and classes.
         gumbel: How one is drawn.
         sampled: Whether the networks that were not drawn are left out. A step then costs what one network costs, and
-            the gradient in lambda is that of the drawn one's weight alone, as in GDAS.
+            the gradient in lambda is that of the drawn one's weight alone, as in GDAS. Where no gradient in lambda is
+            asked for they are left out in any case.
         sharpness: Logit of a network where its trajectory begins, those of the others being 0.
 
     Raises:
         ValueError: If there are fewer than two.
     """
 
-    nets: Sequence[Net]
     _: KW_ONLY
     gumbel: Gumbel = field(default_factory=Gumbel)
     sampled: bool = False
     sharpness: float = 3.0
-
-    def __post_init__(self) -> None:
-        if len(self.nets) < 2:
-            raise ValueError(f"There is nothing to choose among {len(self.nets)} networks; give 2 or more.")
-
-    @property
-    def size(self) -> int:
-        """P."""
-        return len(self.nets)
-
-    def init(self, generator: torch.Generator, *, device: torch.device | str | None = None) -> Tensor:
-        """Fresh weights of all networks, ``[P_1 + ... + P_p]``."""
-        return torch.cat([net.init(generator, device=device) for net in self.nets])
-
-    def parts(self, theta: Tensor) -> tuple[Tensor, ...]:
-        """The weights of each network."""
-        return theta.split([net.size for net in self.nets])
 
     def training(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """The mean cross entropy of one drawn network."""
@@ -179,6 +187,65 @@ class Alternatives:
     def tangent(self, gradient: Tensor) -> Tensor:
         """Without the mean: adding a number to all logits changes nothing."""
         return _centred(gradient)
+
+
+@dataclass(frozen=True, eq=False)
+class Odds(_List):
+    """A list of networks as a space: lambda are the probabilities ``[p]`` with which each is drawn, on the simplex.
+
+    Its losses are what a draw makes on average, with L_i the mean cross entropy of network i and its own weights,
+
+        L_train = sum_i L_i,        L_val = sum_i lambda_i L_i.
+
+    A corner is a candidate exactly, and the simplex is connected, compact and convex. Each network is trained as if it
+    were alone: its weights do not depend on lambda. So the hypergradient along the simplex is the list of the networks'
+    validation losses without their mean, and the cosine that HCDC raises is the correlation (Pearson's) of real and
+    synthetic losses over the candidates. `Alternatives` estimates this gradient from one draw, by the straight-through
+    derivative of an interpolated network.
+
+    Args:
+        nets: The networks, with the same input and classes.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+
+    def training(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The sum of the mean cross entropies."""
+        return self.losses(theta, batch).sum()
+
+    def outputs(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Logits of every network, ``[p, n, C]``."""
+        return torch.stack([net(part, batch.x) for net, part in zip(self.nets, self.parts(theta), strict=True)])
+
+    def misfit(self, outputs: Tensor, theta: Tensor, lam: Tensor, batch: Batch) -> Tensor:
+        """The sum of the mean cross entropies."""
+        return torch.stack([cross_entropy(logits, batch.y) for logits in outputs]).sum()
+
+    def losses(self, theta: Tensor, batch: Batch) -> Tensor:
+        """The mean cross entropy of each network, ``[p]``."""
+        each = zip(self.nets, self.parts(theta), strict=True)
+        return torch.stack([cross_entropy(net(part, batch.x), batch.y) for net, part in each])
+
+    def validation(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The mean over draws of the mean cross entropy."""
+        return lam @ self.losses(theta, batch)
+
+    def starts(self, generator: torch.Generator) -> Tensor:
+        """The point of equal odds, ``[1, p]``: the loss is linear, so that the hypergradient is the same at all."""
+        return torch.full((1, self.size), 1 / self.size)
+
+    def project(self, lam: Tensor) -> Tensor:
+        """The nearest probabilities."""
+        return self._odds.project(lam)
+
+    def tangent(self, gradient: Tensor) -> Tensor:
+        """Without the mean: probabilities sum to 1."""
+        return self._odds.tangent(gradient)
+
+    @property
+    def _odds(self) -> Simplices:
+        return Simplices((self.size,))
 
 
 def _centred(gradient: Tensor) -> Tensor:
