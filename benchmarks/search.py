@@ -105,11 +105,17 @@ def main() -> None:
 
 
 def pooled() -> ImageData:
+    """The images as networks see them."""
+    return unprepared().prepared()
+
+
+def unprepared() -> ImageData:
+    """The images with what prepares them."""
     full = cd.data.fashion_mnist()
     train, validation, test = (
         _first(part, k) for part, k in ((full.train, 1000), (full.validation, 200), (full.test, 1000))
     )
-    return image_data("fashion-mnist-14", train, classes=full.classes, validation=validation, test=test).prepared()
+    return image_data("fashion-mnist-14", train, classes=full.classes, validation=validation, test=test)
 
 
 def _first(part: Labelled, count: int) -> Batch:
