@@ -46,7 +46,7 @@ PUBLISHED_RECALL: dict[tuple[str, str], tuple[float, float]] = {
 STARTS = {
     "best": "starting from the proxy's best unseen items",
     "proxy": "starting from the proxy's best",
-    "chosen": "starting from the proxy's best, as much of it unseen as validates best (the command's default)",
+    "chosen": "starting from the proxy's best, as much of it unseen as validates best",
 }
 LEFT_OUT = {"pseudo": "pseudo data", "tail": "compensation"}
 
@@ -81,6 +81,7 @@ def log_title(r: dict[str, Any]) -> str:
     parts += ["without " + " and ".join(LEFT_OUT[w] for w in r["without"])] if r["without"] else []
     parts += [STARTS[r["start"]]] if r["start"] in STARTS else []
     parts += ["loss on the whole log"] * (r["on"] == "whole") + ["most probable rows"] * (r["form"] == "top")
+    parts += ["the command's default"] * ((r["start"], r["form"]) == ("chosen", "top"))
     return ", ".join(parts)
 
 
