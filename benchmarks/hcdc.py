@@ -68,6 +68,7 @@ NETWORK_METHODS = {
     "gcond": networks.standard,
     "hcdc": networks.gumbel,
     "hcdc-odds": networks.odds,
+    "hcdc-odds-log": networks.log_odds,
     "hcdc-odds-teacher": networks.teacher,
 }
 

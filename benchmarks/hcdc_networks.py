@@ -26,7 +26,7 @@ from condensery.nets.graph import candidates
 from condensery.spaces import Alternatives, Odds, Plain
 from hcdc_filters import cora, counted, gcond, still, subset, swapped, whole
 
-__all__ = ["cora", "early", "gumbel", "odds", "random", "reference", "standard", "teacher"]
+__all__ = ["cora", "early", "gumbel", "log_odds", "odds", "random", "reference", "standard", "teacher"]
 
 WIDTHS, DEPTHS, STEPS, DECAY = (32, 64), (2, 4), 100, 5e-4
 EARLY = 15
@@ -133,6 +133,13 @@ def odds(data: GraphData, seed: int) -> dict[str, Any]:
     nets = [one.net for one in networks(data)]
     space = Odds([nets[k] for k in seen(len(nets), seed)])
     # The weights do not depend on the odds, so there is nothing to solve.
+    return calibrated(data, seed, space, Converged(AdamRule(0.01), solve=Cg(1), warm=False), ODDS, DECAY, 60)
+
+
+def log_odds(data: GraphData, seed: int) -> dict[str, Any]:
+    """The same with the logarithms of losses, so that networks that explode do not decide."""
+    nets = [one.net for one in networks(data)]
+    space = Odds([nets[k] for k in seen(len(nets), seed)], scale=torch.log)
     return calibrated(data, seed, space, Converged(AdamRule(0.01), solve=Cg(1), warm=False), ODDS, DECAY, 60)
 
 

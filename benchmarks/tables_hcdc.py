@@ -45,7 +45,8 @@ NETWORKS = {
     "early": "early stopping, on the real graph",
     "hcdc": "HCDC over the interpolated network, one drawn (`Alternatives`)",
     "hcdc-odds": "HCDC over the odds of the networks (`Odds`)",
-    "hcdc-odds-teacher": "the same, real losses of networks trained on the real graph",
+    "hcdc-odds-log": "the same, of logarithms of losses",
+    "hcdc-odds-teacher": "of losses, real losses of networks trained on the real graph",
 }
 
 

@@ -186,6 +186,18 @@ def test_hcdc_condenses_for_architectures() -> None:
     assert method(images) < 0.85 * value
 
 
+def test_on_the_scale_of_logarithms_a_network_that_explodes_does_not_decide() -> None:
+    plain = odds()
+    scaled = Odds(plain.nets, scale=torch.log)
+    theta, lam = plain.init(generator()).double(), torch.full((3,), 1 / 3, dtype=torch.float64, requires_grad=True)
+    held = Batch(batch().x.double(), batch().y)
+    losses = plain.losses(theta, held)
+    for space, wanted in ((plain, losses), (scaled, losses.log())):
+        (found,) = torch.autograd.grad(space.validation(theta, lam, held, generator()), lam)
+        assert torch.allclose(found, wanted)
+    assert torch.equal(scaled.training(theta, lam, held, generator()), plain.training(theta, lam, held, generator()))
+
+
 def odds() -> Odds:
     return Odds([Net(nn.Sequential(nn.Flatten(), nn.Linear(16, w), nn.Tanh(), nn.Linear(w, 2))) for w in (3, 5, 8)])
 

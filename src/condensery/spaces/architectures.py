@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import cast
 
@@ -203,12 +203,20 @@ class Odds(_List):
     synthetic losses over the candidates. `Alternatives` estimates this gradient from one draw, by the straight-through
     derivative of an interpolated network.
 
+    A correlation is made by the networks whose losses are farthest out: one that explodes decides it. ``scale`` is an
+    increasing function that changes no ranking, such as ``torch.log``: L_val becomes ``sum_i lambda_i scale(L_i)``, of
+    which a corner still ranks as the candidate's loss does.
+
     Args:
         nets: The networks, with the same input and classes.
+        scale: Of validation losses ``[p]``.
 
     Raises:
         ValueError: If there are fewer than two.
     """
+
+    _: KW_ONLY
+    scale: Callable[[Tensor], Tensor] | None = None
 
     def training(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """The sum of the mean cross entropies."""
@@ -228,8 +236,9 @@ class Odds(_List):
         return torch.stack([cross_entropy(net(part, batch.x), batch.y) for net, part in each])
 
     def validation(self, theta: Tensor, lam: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
-        """The mean over draws of the mean cross entropy."""
-        return lam @ self.losses(theta, batch)
+        """The mean over draws of the mean cross entropy, on its scale."""
+        losses = self.losses(theta, batch)
+        return lam @ (losses if self.scale is None else self.scale(losses))
 
     def starts(self, generator: torch.Generator) -> Tensor:
         """The point of equal odds, ``[1, p]``: the loss is linear, so that the hypergradient is the same at all."""
