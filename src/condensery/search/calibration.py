@@ -121,11 +121,12 @@ class Relaxed(NamedTuple):
 def relaxed(settings: Settings, family: ImageFamily, count: int, generator: torch.Generator) -> Relaxed:
     """What HCDC moves along of a search space.
 
-    ``eval.weight_decay`` becomes a number of its own, on a logarithmic scale. ``net.code``, the cell of a `CellNet`,
-    becomes a supernet whose operations are drawn (`spaces.Cells`), if nothing else of the network is searched. Whatever
-    else is searched of networks becomes a list of networks, drawn from the space or, if there are no more, all that
-    there are, by the logarithms of their losses (`spaces.Odds`). Other settings of training have no part in it: at a minimum the learning
-    rate changes nothing, and optimizers and augmentations are not one after the other.
+    ``eval.weight_decay`` becomes a number of its own, on a logarithmic scale. ``net.code``, the cell of a
+    `CellNet`, becomes a supernet whose operations are drawn (`spaces.Cells`), if nothing else of the network is
+    searched. Whatever else is searched of networks becomes a list of networks, drawn from the space or, if there
+    are no more, all that there are, by the logarithms of their losses (`spaces.Odds`). Other settings of training
+    have no part in it: at a minimum the learning rate changes nothing, and optimizers and augmentations are not one
+    after the other.
 
     Args:
         settings: The space, typed (see `ImageFamily.typed`).
