@@ -124,7 +124,7 @@ def relaxed(settings: Settings, family: ImageFamily, count: int, generator: torc
     ``eval.weight_decay`` becomes a number of its own, on a logarithmic scale. ``net.code``, the cell of a
     `CellNet`, becomes a supernet whose operations are drawn (`spaces.Cells`), if nothing else of the network is
     searched. Whatever else is searched of networks becomes a list of networks, drawn from the space or, if there
-    are no more, all that there are, by the logarithms of their losses (`spaces.Odds`). Other settings of training
+    are no more, all that there are, by their odds (`spaces.Odds`). Other settings of training
     have no part in it: at a minimum the learning rate changes nothing, and optimizers and augmentations are not one
     after the other.
 
@@ -259,7 +259,7 @@ def _of_networks(
         return CellSpace(net, candidates=draw_cells(count, generator)), net.size
     built = [Net(family.module(config)) for config in configs]
     if len(built) > 1:
-        return Odds(built, scale=torch.log), sum(net.size for net in built)
+        return Odds(built), sum(net.size for net in built)
     return Plain(built[0]), built[0].size
 
 
