@@ -9,7 +9,7 @@ from typing import Any
 
 from tables import NOTHING, load, markdown, ready_made
 
-GRAPHS = {"cora": "Cora", "photo": "Amazon-Photo"}
+GRAPHS = {"cora": "Cora", "photo": "Amazon-Photo", "photo-as-given": "Amazon-Photo, features as given"}
 GRAPH_METHODS = {
     "whole": "the whole graph",
     "random": "random",
