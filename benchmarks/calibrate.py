@@ -117,7 +117,7 @@ def judged(
 ) -> tuple[list[float], dict[str, list[float]]]:
     """The true scores of configurations, and those on each set, of one network trained on the condensed images."""
     real = ImageGround(family, data.train, data.validation, RECIPE)
-    short = RECIPE.__class__(steps=120, batch_size=50, schedule=WarmupCosine(20))
+    short = cd.Recipe(steps=120, batch_size=50, schedule=WarmupCosine(20))
     truth, scores = [], {name: [] for name in sets}
     for number, config in enumerate(configs):
         truth.append(likelihood(real._trained(config, 0, None), data.validation))

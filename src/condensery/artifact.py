@@ -103,6 +103,11 @@ class Artifact:
         return per_class_of(self.images.classes, len(self.classes))
 
     @property
+    def for_validation(self) -> bool:
+        """Whether it is validation data that a calibration made, which nothing should be trained on."""
+        return "calibration" in self.provenance
+
+    @property
     def spent(self) -> dict[str, Any]:
         """What the set really costs: images stored, images trained on, kind of labels, bytes."""
         return {

@@ -18,7 +18,7 @@ from condensery.fitting import SquaredError
 from condensery.methods.hcdc import HCDC, Pieces, Sampled
 from condensery.net import Net
 from condensery.search import Categorical, Cells, Float, ImageFamily, Int, Settings, When, calibration
-from condensery.search.calibration import Calibration, calibrated, fingerprint, relaxed
+from condensery.search.calibration import Calibration, fingerprint, relaxed
 from condensery.spaces import Cells as CellSpace
 from condensery.spaces import Odds, Plain, WeightDecay
 from support import generator
@@ -176,7 +176,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(train: Artifact, tmp_path: 
             assert [p.step for p in runs.advance(shortened, folder, runs.Watch(snapshot_every=1))][-1] == last
         artifact = calibration.finish(shortened, folder, source, train, found)
         results.append(artifact.images().x)
-        assert calibrated(Artifact.load(folder.artifact))
+        assert Artifact.load(folder.artifact).for_validation
+        assert not train.for_validation
         assert artifact.provenance["calibration"]["train"] == fingerprint(train)
         assert artifact.recipe == train.recipe
     assert torch.equal(*results)

@@ -170,7 +170,7 @@ def refuse_validation(artifact: Artifact, path: Path) -> None:
     Raises:
         ValueError: Saying what it is for.
     """
-    if "calibration" in artifact.provenance:
+    if artifact.for_validation:
         raise ValueError(
             f"{path} is a validation set of {artifact.method}, and no network is trained on it; use it with: "
             f"condensery search DATA --space FILE --train SET --val {path}"

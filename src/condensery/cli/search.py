@@ -192,7 +192,7 @@ def search(
 
     The test images are read once, by the winner, after everything else.
     """
-    from condensery.search import SearchFolder, calibrated, read_space
+    from condensery.search import SearchFolder, read_space
 
     _check_options(context, data, sampler, with_set=train is not None)
     how = How(sampler, pruner, trials, levels, jobs, seed)
@@ -205,7 +205,7 @@ def search(
     artifact = next(iter(sets.values()), None)
     source = DataSource(data, data_root, size, validation) if artifact is None else source_of(artifact, data, data_root)
     network = network_options(net, width, norm)
-    by = score or (Score.loss if "val" in sets and calibrated(sets["val"]) else Score.accuracy)
+    by = score or (Score.loss if "val" in sets and sets["val"].for_validation else Score.accuracy)
     grounds = _grounds(source, sets, network, device.value, (on, by, budget, full_epochs, tuple(range(seed, seed + n))))
     typed = grounds.searched.family.typed(asked)
     folder = SearchFolder(out or Path("runs") / f"search-{source.short}-{on.value}-{sampler.value}-seed{seed}")

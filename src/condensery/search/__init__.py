@@ -5,7 +5,7 @@ what is searched; an Optuna study (`objective`, `Study`), a `Grid`, `Random` con
 say how. `confirm` trains the best on real data and tests the winner.
 """
 
-from condensery.search.calibration import Calibration, calibrated, relaxed
+from condensery.search.calibration import Calibration, relaxed
 from condensery.search.confirm import Confirmed, Cost, among_confirmed, confirm
 from condensery.search.controller import Reinforce
 from condensery.search.files import read_space, space_from, space_to
@@ -45,7 +45,6 @@ __all__ = [
     "among_confirmed",
     "attempt",
     "best",
-    "calibrated",
     "confirm",
     "explore",
     "graph_networks",

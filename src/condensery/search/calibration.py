@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from condensery.runs import Folder, Run
     from condensery.spaces import Space
 
-__all__ = ["Agreement", "Calibration", "Relaxed", "build", "calibrated", "fingerprint", "finish", "relaxed"]
+__all__ = ["Agreement", "Calibration", "Relaxed", "build", "fingerprint", "finish", "relaxed"]
 
 Agreement = Distance
 """How far two hypergradients are apart: `together` or `by_point`."""
@@ -178,8 +178,9 @@ def build(plan: Plan, data: ImageData, train: Artifact, settings: Settings, *, s
     network = runs.build_network(plan.network, data)
     family = ImageFamily(nets.describe(network))
     found = relaxed(family.typed(settings), family, how.networks, for_space)
-    images = runs.first_images(plan, Net(network), runs.working(data.validation), for_start)
-    objective = _objective(how, found, data, train, for_method)
+    validation = runs.working(data.validation)
+    images = runs.first_images(plan, Net(network), validation, for_start)
+    objective = _objective(how, found, data, validation, train.batch(device=data.train.device), for_method)
     made = {"train": fingerprint(train), "space": json.dumps(space_to(settings))}
     run = runs.Run(plan, data, seed, network, images, objective, objective.optimizer(images), calibration=made)
     return run, found
@@ -201,11 +202,6 @@ def finish(run: Run, folder: Folder, source: DataSource, train: Artifact, found:
     artifact = replace(made, recipe=train.training_recipe())
     runs.write(artifact, folder)
     return artifact
-
-
-def calibrated(artifact: Artifact) -> bool:
-    """Whether a set is validation data that a calibration made, which nothing should be trained on."""
-    return "calibration" in artifact.provenance
 
 
 def fingerprint(artifact: Artifact) -> dict[str, Any]:
@@ -277,18 +273,23 @@ def _logarithms(decay: Any) -> tuple[float, float]:
 # --- the method
 
 
-def _objective(how: Calibration, found: Relaxed, data: ImageData, train: Artifact, generator: torch.Generator) -> HCDC:
+def _objective(
+    how: Calibration,
+    found: Relaxed,
+    data: ImageData,
+    validation: Labelled,
+    train: Batch,
+    generator: torch.Generator,
+) -> HCDC:
     learner = _learner(how, found.space)
-    validation = runs.working(data.validation)
     few = how.batch_real is not None and how.batch_real < len(validation)
-    batch = train.batch(device=data.train.device)
     return HCDC(
         found.space,
-        batch,
+        train,
         Sampled(validation, how.batch_real or 0) if few else Pieces.of(validation.whole(), _PIECE),
         generator,
         learner=learner,
-        teacher=_teacher(how, runs.working(data.train), len(batch.y), learner) if how.teacher else None,
+        teacher=_teacher(how, runs.working(data.train), len(train.y), learner) if how.teacher else None,
         steps=how.training_steps,
         every=how.every,
         repeat=how.repeat,
@@ -309,7 +310,7 @@ def _learner(how: Calibration, space: Space) -> Converged:
 
 
 def _teacher(how: Calibration, real: Labelled, few: int, learner: Converged) -> Teacher:
-    """Trained in mini-batches, for as many passes as the network on the condensed set makes steps, at most 10 to 1."""
+    """Trained in mini-batches: the fewer the condensed images, the more steps for each step on these, at most ten."""
 
     def draw(generator: torch.Generator, size: int = how.batch_train) -> Batch:
         return real.batch(torch.randint(len(real), (size,), generator=generator))
