@@ -119,6 +119,39 @@ def test_looking_changes_nothing(data: GraphData, source: GraphSource, tmp_path:
         next(graph_runs.advance(run, folder, Watch(eval_every=1)))
 
 
+def test_the_graph_that_validates_best_is_kept(data: GraphData, source: GraphSource, tmp_path: Path) -> None:
+    """Also by a run that was stopped; and it is the very set that a shorter run leaves."""
+    moving = ["eval.steps=100", "test.width=8", "lr_features=0.2", "lr_structure=0.2"]
+    plan = plan_of("gcond", "steps=6", "keep_every=2", *moving)
+    expected = whole(plan, data, source, tmp_path / "whole")
+    run, folder = start(plan, data, source, tmp_path / "stopped")
+    steps: Iterator[Progress] = graph_runs.advance(run, folder, Watch(snapshot_every=1, eval_every=1))
+    for _ in range(4):
+        next(steps)
+    steps.close()  # type: ignore[attr-defined]
+    run, folder = start(plan, data, source, tmp_path / "stopped", resume=True)
+    list(graph_runs.advance(run, folder))
+    found = graph_runs.finish(run, folder, source)
+    assert same(found, expected)
+    how = found.provenance
+    assert (how["kept_step"], how["kept_validation"]) == (
+        expected.provenance["kept_step"],
+        expected.provenance["kept_validation"],
+    )
+    accuracies, sets = [], []
+    for step in (0, 2, 4, 6):
+        run, folder = start(plan_of("gcond", f"steps={step}", *moving), data, source, tmp_path / str(step))
+        list(graph_runs.advance(run, folder))
+        accuracies.append(graph_runs.validation_accuracy(run))
+        sets.append(graph_runs.finish(run, folder, source))
+    assert len({*accuracies}) > 1
+    best = accuracies.index(max(accuracies))
+    assert (how["kept_step"], how["kept_validation"]) == (2 * best, pytest.approx(max(accuracies)))
+    assert same(found, sets[best])
+    with pytest.raises(ValueError, match="no validation nodes to choose the best set by; leave --keep-best out"):
+        start(plan, replace(data, validation=data.validation[:0]), source, tmp_path / "unseen")
+
+
 def test_a_folder_is_not_mixed_up(data: GraphData, source: GraphSource, tmp_path: Path) -> None:
     plan = plan_of("gcond-x", "steps=1")
     whole(plan, data, source, tmp_path / "a")

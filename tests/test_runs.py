@@ -78,6 +78,37 @@ def test_looking_changes_nothing(data: ImageData, tmp_path: Path) -> None:
     assert [line["step"] for line in lines if "validation" in line] == [2, 4]
 
 
+@pytest.mark.parametrize("method", ["dm", "rcig"])  # rcig keeps an average of its iterates
+def test_the_set_that_validates_best_is_kept(method: str, data: ImageData, tmp_path: Path) -> None:
+    """Also by a run that was stopped; and it is the very set that a shorter run leaves."""
+    quick = ["eval.epochs=40", "eval.lr=0.05", "net.width=8", "lr_images=5"]
+    if method == "rcig":
+        quick = ["pool_size=2", "pool_steps=2", "life=3", "solver=dual", "ema=0.5", "lr_images=0.1", "net.width=8"]
+        quick += ["eval.steps=60", "eval.warmup=5", "eval.lr=0.01"]
+    plan = plan_of(method, "steps=6", "keep_every=2", *quick)
+    expected = whole(plan, data, tmp_path / "whole")
+    run, folder = start(plan, data, tmp_path / "stopped")
+    steps: Iterator[runs.Progress] = runs.advance(run, folder, runs.Watch(snapshot_every=1, eval_every=1))
+    for _ in range(4):
+        next(steps)
+    steps.close()  # type: ignore[attr-defined]
+    run, folder = start(plan, data, tmp_path / "stopped", resume=True)
+    list(runs.advance(run, folder))
+    found = runs.finish(run, folder, SOURCE)
+    assert torch.equal(found.images.values, expected.images.values)
+    accuracies, sets = [], []
+    for step in (0, 2, 4, 6):
+        run, folder = start(plan_of(method, f"steps={step}", *quick), data, tmp_path / str(step))
+        list(runs.advance(run, folder))
+        accuracies.append(runs.validation_accuracy(run))
+        sets.append(runs.finish(run, folder, SOURCE))
+    assert len({*accuracies}) > 1
+    best = accuracies.index(max(accuracies))
+    how = found.provenance
+    assert (how["kept_step"], how["kept_validation"]) == (2 * best, pytest.approx(max(accuracies)))
+    assert torch.equal(found.images.values, sets[best].images.values)
+
+
 def test_seeds_and_their_generators_differ() -> None:
     drawn = [torch.rand(3, generator=g).tolist() for seed in (0, 1) for g in runs.generators(seed, 2)]
     assert len({tuple(d) for d in drawn}) == 4

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from condensery.graph_artifact import GraphArtifact
     from condensery.graph_set_artifact import GraphSetArtifact
     from condensery.graphs import Graphs
+    from condensery.keeping import KeepBest
     from condensery.log_artifact import LogArtifact
     from condensery.loop import NotFinite, Objective, Snapshots, Step, condense, iterate, with_gradient
     from condensery.methods import (
@@ -61,6 +62,7 @@ _HOMES = {
     "graph_artifact": ("GraphArtifact",),
     "graph_set_artifact": ("GraphSetArtifact",),
     "graphs": ("Graphs",),
+    "keeping": ("KeepBest",),
     "log_artifact": ("LogArtifact",),
     "loop": ("NotFinite", "Objective", "Snapshots", "Step", "condense", "iterate", "with_gradient"),
     "methods": (
@@ -111,6 +113,7 @@ __all__ = [
     "Identity",
     "Images",
     "Interactions",
+    "KeepBest",
     "LogArtifact",
     "MultiFormation",
     "Net",

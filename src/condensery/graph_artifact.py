@@ -115,11 +115,10 @@ class GraphArtifact:
             hard_labels: Replace soft or learned labels by the class of each node.
             device: Where to.
         """
-        x, y = self.graph()
-        y = self.graph.classes if hard_labels else y.detach()
+        x, y = cut(self.graph, self.threshold)
+        y = self.graph.classes if hard_labels else y
         place = x.features.device if device is None else device
-        features, graph = x.features.detach().to(place), _cut(x.graph, self.threshold).to(place)
-        return Batch(NodeInput(features, graph), y.to(place))
+        return Batch(NodeInput(x.features.to(place), x.graph.to(place)), y.to(place))
 
     def nodes(self, *, device: torch.device | str | None = None) -> Nodes:
         """What a network is trained on: the nodes that have a label, on the graph that they are seen in."""
@@ -129,10 +128,7 @@ class GraphArtifact:
 
     def training_recipe(self) -> NodeRecipe:
         """The recipe, with the learned step size as its learning rate if the graph has one and the recipe is SGD's."""
-        step = self.graph.step_size
-        if step is None or not isinstance(self.recipe.optimizer, Sgd):
-            return self.recipe  # a step size was learned for plain descent, and says nothing to Adam
-        return self.recipe.with_lr(float(step.detach()))
+        return recipe_for(self.graph, self.recipe)
 
     def build_network(self) -> nn.Module:
         """A fresh network of the kind that is trained on the graph.
@@ -283,6 +279,20 @@ def _check_assignment(assignment: Tensor, n: int, indices: Tensor | None) -> Non
         raise ValueError(f"The assignment is {assignment.dtype} {tuple(assignment.shape)}; give int64 [n].")
     if sorted({*assignment.unique().tolist()} - {-1}) != list(range(n)):
         raise ValueError(f"The assignment does not name each of {n} nodes; give the node that each real one became.")
+
+
+def cut(graph: Graph, threshold: float) -> Batch:
+    """What a network is trained on: the nodes of a graph without the edges below the threshold, and their labels."""
+    x, y = graph()
+    return Batch(NodeInput(x.features.detach(), _cut(x.graph, threshold)), y.detach())
+
+
+def recipe_for(graph: Graph, recipe: NodeRecipe) -> NodeRecipe:
+    """A recipe, with the learned step size as its learning rate if the graph has one and the recipe is SGD's."""
+    step = graph.step_size
+    if step is None or not isinstance(recipe.optimizer, Sgd):
+        return recipe  # a step size was learned for plain descent, and says nothing to Adam
+    return recipe.with_lr(float(step.detach()))
 
 
 def _cut(graph: Adjacency, threshold: float) -> Adjacency:

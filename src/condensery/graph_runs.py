@@ -20,6 +20,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,7 +45,8 @@ from condensery.graph import (
     Structure,
     class_counts,
 )
-from condensery.graph_artifact import GraphArtifact
+from condensery.graph_artifact import GraphArtifact, cut, recipe_for
+from condensery.keeping import keeping_best, kept_step
 from condensery.loop import Objective, result
 from condensery.methods.geom import with_soft_labels
 from condensery.net import Net
@@ -236,6 +238,8 @@ def build(
         if cast(GraphStart, plan.run).labels == "expert":
             synthetic = with_soft_labels(net, source, synthetic)
     objective = entry.load()(net, source, for_method, **options)
+    judged = partial(_accuracy, plan, data, seed)
+    objective = keeping_best(objective, plan.run, data.name, data.validation, judged, "nodes")
     return GraphRun(plan, data, seed, synthetic, objective, objective.optimizer(synthetic))
 
 
@@ -285,18 +289,24 @@ def advance(run: GraphRun, folder: Folder, watch: Watch | None = None) -> Iterat
 
 def finish(run: GraphRun, folder: Folder, source: GraphSource) -> GraphArtifact:
     """Write the artifact: the last file, because it says that the run is finished."""
-    artifact = _artifact(run.plan, run.data, run.result, source, seed=run.seed, how=spent_on(folder, run.plan.steps))
+    how = {**spent_on(folder, run.plan.steps), **kept_step(run.objective, run.synthetic)}
+    artifact = _artifact(run.plan, run.data, run.result, source, seed=run.seed, how=how)
     artifact.save(folder.artifact)
     return artifact
 
 
 def validation_accuracy(run: GraphRun, budget: float = 1.0) -> float:
     """Train one network on the graph as it is, and score its last step on the validation nodes; nothing is touched."""
-    graph, (generator,) = run.result, generators(run.seed, 1)
-    recipe = shortened(run.plan.evaluation.recipe(), budget=budget)
-    net = Net(build_network(run.plan.test, run.data))
-    fitted = fit_nodes(net, Nodes(*graph()), recipe, generator)
-    return node_accuracy(net, fitted.last, Nodes.validation(run.data))
+    return _accuracy(run.plan, run.data, run.seed, run.result, budget)
+
+
+def _accuracy(plan: GraphPlan, data: GraphData, seed: int, graph: Graph, budget: float) -> float:
+    """On the validation nodes, of the last step of one network that is trained on a graph."""
+    (generator,) = generators(seed, 1)
+    recipe = recipe_for(graph, shortened(plan.evaluation.recipe(), budget=budget))
+    net = Net(build_network(plan.test, data))
+    fitted = fit_nodes(net, Nodes(*cut(graph, cast(GraphStart, plan.run).threshold)), recipe, generator)
+    return node_accuracy(net, fitted.last, Nodes.validation(data))
 
 
 def shortened(recipe: NodeRecipe, *, steps: int | None = None, budget: float = 1.0) -> NodeRecipe:

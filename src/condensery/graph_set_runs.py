@@ -36,6 +36,7 @@ from condensery.evaluate.whole_graphs import score_graphs
 from condensery.graph_fitting import GraphRecipe, accuracy, fit_graphs, graph_embeddings, graph_logits
 from condensery.graph_set_artifact import GraphSetArtifact
 from condensery.graphs import Graphs
+from condensery.keeping import keeping_best, kept_step
 from condensery.loop import Objective, result
 from condensery.net import Net
 from condensery.recipes import values
@@ -203,6 +204,11 @@ def build(plan: GraphSetPlan, data: GraphSet, *, seed: int = 0) -> GraphSetRun:
     net = Net(build_network(plan.network, data))
     synthetic = _start(plan, data, for_start)
     objective = entry.load()(net, data, for_method, **options)
+
+    def judged(made: Graphs, budget: float) -> float:
+        return _accuracy(plan, data, seed, made.to_set(data), budget)
+
+    objective = keeping_best(objective, plan.run, data.name, data.validation, judged, "graphs")
     return GraphSetRun(plan, data, seed, synthetic, objective, objective.optimizer(synthetic))
 
 
@@ -245,7 +251,7 @@ def advance(run: GraphSetRun, folder: Folder, watch: Watch | None = None) -> Ite
 
 def finish(run: GraphSetRun, folder: Folder, source: GraphSetSource) -> GraphSetArtifact:
     """Write the artifact: the last file, because it says that the run is finished."""
-    how = spent_on(folder, run.plan.steps)
+    how = {**spent_on(folder, run.plan.steps), **kept_step(run.objective, run.synthetic)}
     artifact = _artifact(run.plan, run.data, run.result, source, seed=run.seed, how=how)
     artifact.save(folder.artifact)
     return artifact
@@ -253,11 +259,15 @@ def finish(run: GraphSetRun, folder: Folder, source: GraphSetSource) -> GraphSet
 
 def validation_accuracy(run: GraphSetRun, budget: float = 1.0) -> float:
     """Train one network on the graphs as they are, and score its last pass on the validation graphs."""
-    (generator,) = generators(run.seed, 1)
-    net = Net(build_network(run.plan.test, run.data))
-    fitted = fit_graphs(net, run.result, shortened(run.plan.evaluation.recipe(), budget=budget), generator)
-    index = run.data.validation
-    return accuracy(graph_logits(net, fitted.last, run.data, index), run.data.y[index])
+    return _accuracy(run.plan, run.data, run.seed, run.result, budget)
+
+
+def _accuracy(plan: GraphSetPlan, data: GraphSet, seed: int, graphs: GraphSet, budget: float) -> float:
+    """On the validation graphs, of the last pass of one network that is trained on graphs."""
+    (generator,) = generators(seed, 1)
+    net = Net(build_network(plan.test, data))
+    fitted = fit_graphs(net, graphs, shortened(plan.evaluation.recipe(), budget=budget), generator)
+    return accuracy(graph_logits(net, fitted.last, data, data.validation), data.y[data.validation])
 
 
 def shortened(recipe: GraphRecipe, *, epochs: int | None = None, budget: float = 1.0) -> GraphRecipe:

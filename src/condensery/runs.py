@@ -36,6 +36,7 @@ from condensery.data import ImageData, Labelled
 from condensery.data.whitening import Preprocessing, Standardise, Whiten, zca_absolute, zca_trace
 from condensery.fitting import accuracy, fit
 from condensery.journal import Journal, read
+from condensery.keeping import keeping_best, kept_step
 from condensery.loop import Objective, Snapshots, iterate, result
 from condensery.methods import datm
 from condensery.methods.regression import centred_one_hot
@@ -140,6 +141,8 @@ def build(plan: Plan, data: ImageData, *, seed: int = 0, experts: Path | None = 
     synthetic = first_images(plan, net, real, for_start, ways)
     method = catalog.METHODS[plan.method].load()
     objective = method(net, real if ways is None else ways, for_method, **options_of(method, plan.options))
+    judged = partial(_accuracy, plan, data, seed, network)
+    objective = keeping_best(objective, plan.start, data.name, data.validation, judged, "images")
     optimizer, identity = objective.optimizer(synthetic), None if ways is None else describe_experts(ways)
     return Run(plan, data, seed, network, synthetic, objective, optimizer, identity)
 
@@ -384,6 +387,7 @@ def finish(run: Run, folder: Folder, source: DataSource) -> Artifact:
     """Write the artifact and its picture."""
     provenance = {
         **spent_on(folder, run.plan.steps),
+        **kept_step(run.objective, run.synthetic),
         **surroundings(run.plan, run.data, source),
         **({} if run.experts is None else {"experts": dict(run.experts)}),
     }
@@ -430,14 +434,18 @@ def write(artifact: Artifact, folder: Folder) -> None:
 
 def validation_accuracy(run: Run, budget: float = 1.0) -> float:
     """Train one network on the set as it is and score it on the validation split; the run is not touched."""
-    images = run.result
+    return _accuracy(run.plan, run.data, run.seed, run.network, run.result, budget)
+
+
+def _accuracy(plan: Plan, data: ImageData, seed: int, network: nn.Module, images: Images, budget: float) -> float:
+    """On the validation split, of one network that is trained on images."""
     with torch.no_grad():
         x, y = images()
-    recipe = run.plan.evaluation.recipe().scaled(budget)
+    recipe = plan.evaluation.recipe().scaled(budget)
     step = images.step_size
     recipe = recipe if step is None else recipe.with_lr(float(step.detach()))
-    (generator,) = generators(run.seed, 1)
-    return accuracy(fit(Net(run.network), Batch(x.clone(), y.clone()), recipe, generator), run.data.validation)
+    (generator,) = generators(seed, 1)
+    return accuracy(fit(Net(network), Batch(x.clone(), y.clone()), recipe, generator), data.validation)
 
 
 def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

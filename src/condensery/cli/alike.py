@@ -97,16 +97,35 @@ def report(made: Made, folder: Folder, size: str, what: str, more: Mapping[str, 
     if as_json:
         files = {"folder": folder.path, "artifact": folder.artifact, "log": folder.log}
         paths = {key: str(path) for key, path in files.items() if path.exists()}
-        facts = {key: how.get(key) for key in ("steps", "seconds", "loss", "budget", "recipe")}
+        facts = facts_of(how)
         named = {"method": made.method, "dataset": made.dataset, **more}
         emit({**named, **facts, "seed": made.seed, "spent": made.spent, **paths})
         return
-    steps = f"{how['steps']} steps, " if how.get("steps") else ""
+    steps = f"{done_of(how)}, " if how.get("steps") else ""
     say(f"{made.method} on {made.dataset}: {size}, {steps}{duration(how.get('seconds', 0.0))}")
     say(f"  {what:<8} {folder.artifact}")
     if folder.log.is_file():
         say(f"  {'steps':<8} {folder.log}")
     say(f"  {'next':<8} condensery evaluate {folder.path}")
+
+
+def facts_of(how: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said in JSON of how a set was made, from its provenance."""
+    kept = ("kept_step", "kept_validation")
+    facts = {key: how.get(key) for key in ("steps", "seconds", "loss", "budget", "recipe")}
+    return {**facts, **{key: how[key] for key in kept if key in how}}
+
+
+def done_of(how: Mapping[str, Any]) -> str:
+    """How many steps were done, and after which the set was kept, from its provenance.
+
+    Example:
+        >>> done_of({"steps": 100}), done_of({"steps": 100, "kept_step": 20, "kept_validation": 0.75})
+        ('100 steps', '100 steps (kept: step 20, validation 75.0 %)')
+    """
+    if "kept_step" not in how:
+        return f"{how['steps']} steps"
+    return f"{how['steps']} steps (kept: step {how['kept_step']}, validation {100 * how['kept_validation']:.1f} %)"
 
 
 def watched(steps: Iterable[Progress], total: int) -> None:

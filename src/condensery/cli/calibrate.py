@@ -118,6 +118,8 @@ def _plan(train: Artifact, name: str, counts: Any, overrides: list[str], network
         setting = values.split(assignment)[0]
         if setting == "whiten" or setting.startswith("eval."):
             raise ValueError(f"The set has the preprocessing and the recipe of --train; leave {setting} out.")
+        if setting in ("keep_every", "keep_budget"):
+            raise ValueError(f"Nothing trains on a set for validation, so none validates best; leave {setting} out.")
     own = {} if "net" in network else {k: values.said(v) for k, v in train.network.items() if k not in _GIVEN}
     plan = recipes.load("hcdc", name, counts, overrides=overrides, network={**own, **network})
     by_hand = [*("net" if key == "net" else f"net.{key}" for key in network), *(values.split(a)[0] for a in overrides)]

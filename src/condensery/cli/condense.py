@@ -12,6 +12,7 @@ import typer
 from condensery.catalog import CORESETS, DOMAINS, DataSource, Kind, find
 from condensery.cli import kinds
 from condensery.cli import options as o
+from condensery.cli.alike import done_of, facts_of
 from condensery.cli.console import Interrupted, again, duration, emit, note, progress, say, size
 
 if TYPE_CHECKING:
@@ -53,6 +54,17 @@ def condense(
         ),
     ] = 0,
     eval_budget: o.EvalBudget = 1.0,
+    keep_best: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="STEPS",
+            help="Keep the set with the best validation accuracy, looked for every so many steps, rather than the "
+            "last; of each look keep_budget is the share of the recipe (see --set).",
+            rich_help_panel="Run",
+            show_default=False,
+        ),
+    ] = None,
     snapshot_every: Annotated[
         int,
         typer.Option(min=1, help="Steps between snapshots (at least one a minute is written).", rich_help_panel="Run"),
@@ -76,23 +88,25 @@ def condense(
     kind = kinds.decide([method], data)
     taken = ("data", "method", "ratio", "set_", "budget", "seed", "device", "out", "resume", "as_json", "data_root")
     watched = ("eval_every", "snapshot_every", "tensorboard")
+    set_ = [*([] if keep_best is None else [f"keep_every={keep_best}"]), *(set_ or [])]
     if kind is Kind.GRAPH:
-        kinds.only_for(context, kind, *taken, *watched, "nodes", "eval_budget", "net", "width")
-        settings = (*graphs.network_settings(net, width), *(set_ or ()))
+        kinds.only_for(context, kind, *taken, *watched, "nodes", "eval_budget", "keep_best", "net", "width")
+        settings = (*graphs.network_settings(net, width), *set_)
         wanted = graphs.Asked(data, method, graphs.Size(nodes, ratio), settings, data_root, seed, device.value, out)
         watching = runs.Watch(snapshot_every, eval_every, eval_budget, tensorboard)
         graphs.condense(wanted, budget=budget, watch=watching, resume=resume, as_json=as_json)
         return
     if kind is Kind.GRAPH_SET:
-        kinds.only_for(context, kind, *taken, *watched, "ipc", "eval_budget", "net", "width", without=("ratio",))
-        settings = (*graphs.network_settings(net, width), *(set_ or ()))
+        more = ("ipc", "eval_budget", "keep_best", "net", "width")
+        kinds.only_for(context, kind, *taken, *watched, *more, without=("ratio",))
+        settings = (*graphs.network_settings(net, width), *set_)
         many = graph_sets.Asked(data, method, per_class(ipc), settings, data_root, seed, device.value, out)
         watching = runs.Watch(snapshot_every, eval_every, eval_budget, tensorboard)
         graph_sets.condense(many, budget=budget, watch=watching, resume=resume, as_json=as_json)
         return
     if kind is Kind.LOG:
         kinds.only_for(context, kind, *taken, *watched)
-        asked = logs.Asked(data, method, ratio, tuple(set_ or ()), data_root, seed, device.value, out)
+        asked = logs.Asked(data, method, ratio, tuple(set_), data_root, seed, device.value, out)
         looks = (snapshot_every, eval_every, tensorboard)
         logs.condense(asked, budget=budget, watch=looks, resume=resume, as_json=as_json)
         return
@@ -102,7 +116,7 @@ def condense(
     source = DataSource(data, data_root, size, validation)
     network = network_options(net, width, norm)
     matches = recipes.takes_experts(method.lower())
-    overrides = [*quick(fast, experts=matches), *(set_ or []), *([f"whiten={whiten.value}"] if whiten else [])]
+    overrides = [*quick(fast, experts=matches), *set_, *([f"whiten={whiten.value}"] if whiten else [])]
     whole = recipes.load(method, source.name, per_class(ipc), overrides=overrides, network=network)
     plan = whole.with_budget(budget)
     announce(whole, plan)
@@ -294,11 +308,11 @@ def report(artifact: Artifact, folder: Folder, *, as_json: bool) -> None:
             "log": folder.log,
         }
         paths = {key: str(path) for key, path in files.items() if path.exists()}
-        facts = {key: how.get(key) for key in ("steps", "seconds", "loss", "budget", "recipe")}
+        facts = facts_of(how)
         named = {"method": artifact.method, "dataset": artifact.dataset, "per_class": artifact.per_class}
         emit({**named, **facts, "seed": artifact.seed, "spent": spent, **paths})
         return
-    steps = f"{how['steps']} steps, " if how.get("steps") else ""
+    steps = f"{done_of(how)}, " if how.get("steps") else ""
     images = f"{spent['images']} images ({size(spent['bytes'])})"
     say(f"{artifact.method} on {artifact.dataset}: {images}, {steps}{duration(how.get('seconds', 0.0))}")
     say(f"  set      {folder.artifact}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,6 +12,7 @@ from torch import Generator, Tensor, nn
 from condensery.adjacency import NodeInput
 from condensery.coresets.graphs import k_center
 from condensery.graph import Graph, IdentityAdjacency
+from condensery.keeping import Best, better_of, restored
 from condensery.methods.mtt import distance, step_size
 from condensery.methods.node_training import train_nodes
 from condensery.net import Net
@@ -78,7 +78,7 @@ class SFGC:
     choose_every: int = 1
     figures: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
     _done: int = field(default=0, init=False, repr=False)
-    _best: dict[str, Any] | None = field(default=None, init=False, repr=False)
+    _best: Best | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if min(self.inner_steps, self.expert_epochs, self.start_every, self.choose_every) < 1:
@@ -111,9 +111,7 @@ class SFGC:
         """The best set on the way by the choice, the last one included; without a choice the set itself."""
         if self.choice is None:
             return synthetic
-        best = self._better(synthetic)
-        chosen = copy.deepcopy(synthetic)
-        chosen.load_state_dict(best["set"])
+        chosen: Graph = restored(self._better(synthetic), synthetic)
         return chosen
 
     def state_dict(self) -> dict[str, Any]:
@@ -139,14 +137,10 @@ class SFGC:
         return self.experts.sample(self.generator, starts=(t, self.max_start), epochs=self.expert_epochs)
 
     @torch.no_grad()
-    def _better(self, synthetic: Graph) -> dict[str, Any]:
+    def _better(self, synthetic: Graph) -> Best:
         """The best so far and where it was reached, this set included; the earlier one where they are as good."""
         assert self.choice is not None
-        score = float(self.choice(synthetic))
-        if self._best is not None and not score < self._best["score"]:
-            return self._best
-        held = {name: value.detach().clone() for name, value in synthetic.state_dict().items()}
-        return {"score": score, "step": self._done, "set": held}
+        return better_of(self._best, synthetic, float(self.choice(synthetic)), self._done)
 
 
 def check_structure(synthetic: Graph) -> None:

@@ -60,6 +60,8 @@ class Start:
         condensing_norm: While condensing, the network has this normalisation in place of its own.
         step_size: Initial learned step size for training on the set, or ``None``.
         step_floor: The step size never falls below this; ``None`` for no floor.
+        keep_every: Steps between two looks for the set that validates best, which is then kept; 0 keeps the last.
+        keep_budget: Share of the evaluation recipe for such a look.
     """
 
     steps: int | None = None
@@ -76,8 +78,11 @@ class Start:
     condensing_norm: CondensingNorm = "same"
     step_size: float | None = None
     step_floor: float | None = None
+    keep_every: int = 0
+    keep_budget: float = 1.0
 
     def __post_init__(self) -> None:
+        values.check_keeping(self.keep_every, self.keep_budget)
         if self.formation < 1:
             raise ValueError(f"formation is {self.formation}; give 1 or more.")
         if not 0 <= self.label_smoothing < 1:

@@ -38,13 +38,18 @@ class GraphSetStart:
         steps: Steps of the outer loop.
         nodes: Nodes of each synthetic graph; ``None`` for the mean of the real training graphs.
         init: Which real graphs of at most so many nodes it starts from.
+        keep_every: Steps between two looks for the set that validates best, which is then kept; 0 keeps the last.
+        keep_budget: Share of the evaluation recipe for such a look.
     """
 
     steps: int = 1000
     nodes: int | None = None
     init: GraphSetInit = "random"
+    keep_every: int = 0
+    keep_budget: float = 1.0
 
     def __post_init__(self) -> None:
+        values.check_keeping(self.keep_every, self.keep_budget)
         if self.steps < 0 or (self.nodes is not None and self.nodes < 1):
             raise ValueError(f"steps is {self.steps} and nodes {self.nodes}; give at least 0 steps and 1 node.")
 

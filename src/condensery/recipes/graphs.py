@@ -71,6 +71,8 @@ class GraphStart:
         counts: How the nodes are shared among the classes.
         labels: Each node's class, or learned ones that start from what an expert says of the nodes.
         step_size: Initial learned step size of methods that match experts, ``None`` for none.
+        keep_every: Steps between two looks for the set that validates best, which is then kept; 0 keeps the last.
+        keep_budget: Share of the evaluation recipe for such a look.
     """
 
     steps: int | None = None
@@ -83,8 +85,11 @@ class GraphStart:
     counts: CountName = "largest-remainder"
     labels: LabelStart = "classes"
     step_size: float | None = None
+    keep_every: int = 0
+    keep_budget: float = 1.0
 
     def __post_init__(self) -> None:
+        values.check_keeping(self.keep_every, self.keep_budget)
         if min(self.steps or 0, self.epochs or 0) < 0 or self.threshold < 0:
             raise ValueError("steps, epochs and threshold cannot be negative; give positive numbers.")
         if self.hidden < 1 or self.layers < 2:

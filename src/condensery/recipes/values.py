@@ -238,6 +238,23 @@ def describe(kind: str) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} or {parts[-1]}"
 
 
+def check_keeping(every: int, budget: float) -> None:
+    """Refuse settings of the best set that make no sense.
+
+    Args:
+        every: Steps between two looks for it, 0 for none.
+        budget: Share of the evaluation recipe for a look.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+    if every < 0 or not 0 < budget < float("inf"):
+        raise ValueError(
+            f"keep_every is {every} and keep_budget {budget:g}; give 0 steps for the last set or a positive number for "
+            "the best one, and a share above 0."
+        )
+
+
 def fields_of(cls: type, *, without: tuple[str, ...] = ()) -> dict[str, str]:
     """The settings of a dataclass and their kinds: what its constructor takes and text can give.
 
