@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from condensery.cli.console import duration, emit, progress, say
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from condensery.evaluate.score import Row
     from condensery.runs import Folder, Progress
 
 T = TypeVar("T")
@@ -135,6 +138,127 @@ def watched(steps: Iterable[Progress], total: int) -> None:
             loss = "" if done.loss is None else f"loss {done.loss:.4g}"
             seen = "" if done.validation is None else f"  validation {100 * done.validation:.1f} %"
             bar.at(done.step, loss + seen)
+
+
+def one_row(rows: Iterable[Row], network: str, name: str, tell: Callable[[str], None]) -> Row:
+    """Rows of single networks as one, each told of as it comes.
+
+    Args:
+        rows: Of a network each.
+        network: Its architecture.
+        name: What was trained on.
+        tell: Takes a phrase.
+    """
+    from condensery.evaluate.score import merged
+
+    done = []
+    for row in rows:
+        done.append(row)
+        tell(f"{name}, {network}: {100 * row.last.mean:.1f} %")
+    return merged(done)
+
+
+def score_table(
+    scores: Mapping[str, Any],
+    headings: Sequence[str],
+    size_of: Callable[[Mapping[str, Any]], Sequence[str]],
+    asked: str,
+) -> Table:
+    """A table of accuracies of graphs or sets of graphs, for people.
+
+    Args:
+        scores: As `Scores.to_json` gives them.
+        headings: Of the last accuracy, the chosen one, the share of that on all data, and the parts of the size.
+        size_of: Those parts.
+        asked: The heading of a first column with the size that was asked for; empty for none.
+    """
+    from rich.table import Table
+
+    table = Table(title=f"Test accuracy on {scores['dataset']}, %", title_justify="left")
+    for heading in (*([asked] if asked else []), "trained on", "network", *headings, "time"):
+        table.add_column(heading, justify="left" if heading in ("trained on", "network") else "right")
+    before: Any = None
+    for row in scores["rows"]:
+        group = row["asked"] if asked else row["network"]
+        if before not in (None, group):
+            table.add_section()
+        before = group
+        table.add_row(
+            *([group] if asked else []),
+            row["name"],
+            row["network"],
+            _accuracy(row["last"]),
+            _accuracy(row["chosen"]),
+            "" if row["recovery"] is None else f"{100 * row['recovery']:.1f} %",
+            *size_of(row["size"]),
+            duration(row["seconds"]),
+        )
+    return table
+
+
+def _accuracy(score: Mapping[str, Any]) -> str:
+    from condensery.evaluate.score import Score
+
+    return str(Score(tuple(score["values"])))
+
+
+def facts_of_graphs(made: Any, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything but the tensors of a condensed graph or set of graphs, as plain data.
+
+    Args:
+        made: It.
+        more: What only its kind has.
+    """
+    from condensery import configs
+
+    indices = made.indices
+    return {
+        "method": made.method,
+        "dataset": made.dataset,
+        "classes": list(made.classes),
+        "per_class": made.per_class,
+        **more,
+        "spent": made.spent,
+        "real": dict(made.real),
+        "preprocessing": made.preprocessing.config(),
+        "network": dict(made.network),
+        "recipe": configs.to_config(made.recipe),
+        "options": dict(made.options),
+        "seed": made.seed,
+        "split": dict(made.split),
+        "indices": None if indices is None else indices.tolist(),
+        "scores": dict(made.scores),
+        "versions": dict(made.versions),
+        "provenance": dict(made.provenance),
+    }
+
+
+def lines_of_graphs(
+    made: Any, first: Sequence[tuple[str, str]], last: Sequence[tuple[str, str]], recipe: str
+) -> list[tuple[str, str]]:
+    """A condensed graph or set of graphs as people read it: names, and what there is to say of each.
+
+    Args:
+        made: It.
+        first: What only its kind has, before the preprocessing.
+        last: And after all settings.
+        recipe: The evaluation in a phrase.
+    """
+    network, split = dict(made.network), dict(made.split)
+    notes = split.pop("notes", [])
+    said = [
+        *heading(made),
+        *first,
+        ("preprocessing", phrase(made.preprocessing.config())),
+        ("network", f"{network.pop('net', '?')} ({phrase(network)})"),
+        ("evaluation", recipe),
+        ("split", phrase(split)),
+    ]
+    titles = {"network": "condensed with", "data": "reading"}
+    parts = [(name, part) for name, part in made.options.items() if isinstance(part, Mapping)]
+    said += [(titles.get(name, name), phrase(part)) for name, part in parts if name != "evaluation"]
+    said += [("cleaned", " ".join(map(str, notes)))] if notes else []
+    return [*said, *last, *ending(made)]
 
 
 def heading(made: Made) -> list[tuple[str, str]]:

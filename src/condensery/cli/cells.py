@@ -5,8 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from condensery.cli.console import progress
+
+if TYPE_CHECKING:
+    from condensery.runs import Folder
+
+T = TypeVar("T")
 
 
 def applicable(
@@ -68,3 +76,67 @@ def keep(path: Path, what: Mapping[str, Any], row: Mapping[str, Any]) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps({"what": what, "row": row}, indent=1))
+
+
+def scored(path: Path, what: Mapping[str, Any], n: int, name: str, row: Callable[[Callable[[str], None]], Any]) -> Any:
+    """A row that was scored before in the same way, or is now, with a progress bar; plain data.
+
+    Args:
+        path: Where it is kept.
+        what: Everything that decides it, plain data.
+        n: Networks of the row.
+        name: What they are trained on.
+        row: Computes it; is given who is to be told of each network.
+    """
+    found = kept(path, what)
+    if found is not None:
+        return found
+    with progress(n, "networks", name) as bar:
+        plain = row(lambda text: bar.add(1, text)).to_json()
+    keep(path, what, plain)
+    return plain
+
+
+def chosen(
+    folder: Folder, settings: Callable[[], Mapping[str, Any]], load: Callable[[Path], T], select: Callable[[], T]
+) -> T:
+    """A selection that is in its folder, or is made now.
+
+    Args:
+        folder: The folder.
+        settings: What the selection is; one in the folder must be the same.
+        load: Reads it.
+        select: Makes it.
+
+    Raises:
+        ValueError: If the folder holds another one.
+    """
+    if not folder.finished:
+        return select()
+    folder.claim(settings(), resume=True)
+    return load(folder.artifact)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a row of graphs is about.
+
+    Attributes:
+        name: For the table.
+        part: What trains, or what draws it.
+        key: What tells it from others.
+        recipe: How networks are trained, or ``None`` for the plan's way.
+        folder: Where the row is kept, or ``None`` for a folder of its own.
+    """
+
+    name: str
+    part: Any
+    key: Mapping[str, Any]
+    recipe: Any = None
+    folder: Path | None = None
+
+
+def way_of(plan: Any) -> str:
+    """How networks are trained under a plan for graphs, whatever is condensed."""
+    plain = plan.to_json()
+    return json.dumps([plain[name] for name in ("test", "evaluation", "data")], sort_keys=True)

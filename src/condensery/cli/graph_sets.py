@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from condensery import catalog
 from condensery.catalog import GRAPH_SET_CORESETS
 from condensery.cli import alike, cells
-from condensery.cli.console import Interrupted, again, duration, emit, note, progress, say, show
+from condensery.cli.console import Interrupted, again, emit, note, progress, say, show
 from condensery.cli.console import size as bytes_of
 
 if TYPE_CHECKING:
@@ -265,28 +264,8 @@ def _rows(
     with progress(len(modules) * len(parts) * scoring.n, "networks", "training") as bar:
         for module in modules:
             for name, (part, how) in parts.items():
-                yield _row(part, data, module, how, scoring, name, tell=lambda text: bar.add(1, text))
-
-
-def _row(
-    part: Any,
-    data: GraphSet,
-    module: nn.Module,
-    recipe: GraphRecipe,
-    scoring: Scoring,
-    name: str,
-    *,
-    tell: Callable[[str], None],
-) -> Row:
-    """One row, a network at a time."""
-    from condensery import graph_set_runs
-    from condensery.evaluate.score import merged
-
-    done = []
-    for row in graph_set_runs.trained_on(part, data, module, recipe, name=name, n=scoring.n, seed=scoring.seed):
-        done.append(row)
-        tell(f"{name}, {type(module).__name__}: {100 * row.last.mean:.1f} %")
-    return merged(done)
+                rows = graph_set_runs.trained_on(part, data, module, how, name=name, n=scoring.n, seed=scoring.seed)
+                yield alike.one_row(rows, type(module).__name__, name, lambda text: bar.add(1, text))
 
 
 def source_of(artifact: GraphSetArtifact, where: alike.Where) -> GraphSetSource:
@@ -319,30 +298,10 @@ def networks(names: str | None, artifact: GraphSetArtifact) -> list[nn.Module]:
 
 def table_of(scores: Mapping[str, Any], *, sizes: bool = False) -> Table:
     """A table of scores for people."""
-    from rich.table import Table
-
-    table = Table(title=f"Test accuracy on {scores['dataset']}, %", title_justify="left")
-    headings = (*(["graphs\nper class"] if sizes else []), "trained on", "network", "last pass")
-    headings = (*headings, "pass chosen\non validation", "share of\nfull data", "graphs", "nodes", "edges", "time")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("trained on", "network") else "right")
-    before: Any = None
-    for row in scores["rows"]:
-        group = row["asked"] if sizes else row["network"]
-        if before not in (None, group):
-            table.add_section()
-        before = group
-        table.add_row(
-            *([group] if sizes else []),
-            row["name"],
-            row["network"],
-            _accuracy(row["last"]),
-            _accuracy(row["chosen"]),
-            "" if row["recovery"] is None else f"{100 * row['recovery']:.1f} %",
-            *(f"{row['size'][unit]:,.0f}" for unit in ("graphs", "nodes", "edges")),
-            duration(row["seconds"]),
-        )
-    return table
+    headings = ("last pass", "pass chosen\non validation", "share of\nfull data", "graphs", "nodes", "edges")
+    asked = "graphs\nper class" if sizes else ""
+    units = ("graphs", "nodes", "edges")
+    return alike.score_table(scores, headings, lambda size: [f"{size[unit]:,.0f}" for unit in units], asked)
 
 
 def describe(recipe: GraphRecipe) -> str:
@@ -350,12 +309,6 @@ def describe(recipe: GraphRecipe) -> str:
     looks = "every pass" if recipe.check_every == 1 else f"every {recipe.check_every} passes"
     passes = f"{recipe.epochs} passes in batches of {recipe.batch}"
     return f"{passes}, Adam {recipe.lr:g}, a look at the validation graphs {looks}"
-
-
-def _accuracy(score: Mapping[str, Any]) -> str:
-    from condensery.evaluate.score import Score
-
-    return str(Score(tuple(score["values"])))
 
 
 # --- compare
@@ -417,23 +370,17 @@ def _cells(plans: list[GraphSetPlan], shared: Comparison) -> Iterator[dict[str, 
         group = [plan for plan in plans if plan.per_class == size]
         for plan in group:
             yield {**_cell(plan, shared, data_of), "asked": str(size)}
-        for plan in {_way(plan): plan for plan in reversed(group)}.values():
-            if not any(p.method == "random" and _way(p) == _way(plan) for p in group):
+        for plan in {cells.way_of(plan): plan for plan in reversed(group)}.values():
+            if not any(p.method == "random" and cells.way_of(p) == cells.way_of(plan) for p in group):
                 data = data_of(plan)
                 draw = graph_set_runs.random_graphs(data, graph_set_runs.counts_of(plan, data))
-                entry = _Entry(graph_set_runs.RANDOM, draw, {"random": plan.size})
+                entry = cells.Entry(graph_set_runs.RANDOM, draw, {"random": plan.size})
                 yield {**_scored(entry, plan, shared, data), "asked": str(size)}
     if shared.scoring.full:
-        for plan in {_way(plan): plan for plan in reversed(plans)}.values():
+        for plan in {cells.way_of(plan): plan for plan in reversed(plans)}.values():
             recipe = graph_set_runs.full_recipe(plan.evaluation.recipe(), shared.scoring.full_epochs)
-            entry = _Entry(graph_set_runs.FULL, data_of(plan), {"full": True}, recipe)
+            entry = cells.Entry(graph_set_runs.FULL, data_of(plan), {"full": True}, recipe)
             yield {**_scored(entry, plan, shared, data_of(plan)), "asked": "all"}
-
-
-def _way(plan: GraphSetPlan) -> str:
-    """How networks are trained under a plan, whatever the set."""
-    plain = plan.to_json()
-    return json.dumps([plain[name] for name in ("test", "evaluation", "data")], sort_keys=True)
 
 
 def _cell(whole: GraphSetPlan, shared: Comparison, data_of: Callable[[GraphSetPlan], GraphSet]) -> dict[str, Any]:
@@ -445,39 +392,22 @@ def _cell(whole: GraphSetPlan, shared: Comparison, data_of: Callable[[GraphSetPl
     folder = Folder(shared.root / f"{plan.method}-{plan.size}")
     data = data_of(plan)
     if plan.is_coreset:
-        settings = graph_set_runs.settings(plan, shared.asked.source(plan), data, seed=shared.asked.seed)
-        if folder.finished:
-            folder.claim(settings, resume=True)
-        artifact = load(folder.artifact) if folder.finished else select_into(folder, plan, shared.asked)
+        artifact = cells.chosen(
+            folder,
+            lambda: graph_set_runs.settings(plan, shared.asked.source(plan), data, seed=shared.asked.seed),
+            load,
+            lambda: select_into(folder, plan, shared.asked),
+        )
     else:
         _announce(whole, plan)
         artifact = condense_into(folder, plan, shared.asked, watch=Watch(), resume=True)
     key = {"artifact": cells.digest(folder.artifact.read_bytes())}
     recipe = shared.scoring.recipe(artifact.training_recipe())
-    entry = _Entry(artifact.method, artifact.graphs.to(data.device), key, recipe, folder.path)
+    entry = cells.Entry(artifact.method, artifact.graphs.to(data.device), key, recipe, folder.path)
     return {**_scored(entry, plan, shared, data), "condensing_seconds": artifact.provenance["seconds"]}
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """What a row is about.
-
-    Attributes:
-        name: For the table.
-        part: The graphs that train, or what draws them.
-        key: What tells it from others.
-        recipe: How networks are trained, or ``None`` for the plan's way.
-        folder: Where the row is kept, or ``None`` for a folder of its own.
-    """
-
-    name: str
-    part: Any
-    key: Mapping[str, Any]
-    recipe: GraphRecipe | None = None
-    folder: Path | None = None
-
-
-def _scored(entry: _Entry, plan: GraphSetPlan, shared: Comparison, data: GraphSet) -> dict[str, Any]:
+def _scored(entry: cells.Entry, plan: GraphSetPlan, shared: Comparison, data: GraphSet) -> dict[str, Any]:
     """A row computed, or found finished."""
     from condensery import graph_set_runs, nets
 
@@ -487,13 +417,14 @@ def _scored(entry: _Entry, plan: GraphSetPlan, shared: Comparison, data: GraphSe
     what = {**entry.key, "name": entry.name, "n": scoring.n, "seed": scoring.seed, "data": where}
     what |= {"recipe": repr(recipe), "network": nets.describe(module)}
     folder = entry.folder or shared.root / f"{entry.name.replace(' ', '-')}-{cells.digest(what)}"
-    found = cells.kept(folder / "scores.json", what)
-    if found is not None:
-        return found
-    with progress(scoring.n, "networks", entry.name) as bar:
-        row = _row(entry.part, data, module, recipe, scoring, entry.name, tell=lambda text: bar.add(1, text))
-    cells.keep(folder / "scores.json", what, row.to_json())
-    return row.to_json()
+
+    def row(tell: Callable[[str], None]) -> Row:
+        of = (entry.part, data, module, recipe)
+        rows = graph_set_runs.trained_on(*of, name=entry.name, n=scoring.n, seed=scoring.seed)
+        return alike.one_row(rows, type(module).__name__, entry.name, tell)
+
+    done: dict[str, Any] = cells.scored(folder / "scores.json", what, scoring.n, entry.name, row)
+    return done
 
 
 # --- looking and exporting
@@ -530,52 +461,22 @@ def draw(path: Path, out: Path) -> None:
 
 def facts(artifact: GraphSetArtifact) -> dict[str, Any]:
     """Everything but the tensors, as plain data."""
-    from condensery import configs
-
-    return {
-        "method": artifact.method,
-        "dataset": artifact.dataset,
-        "classes": list(artifact.classes),
-        "per_class": artifact.per_class,
-        "features": artifact.graphs.num_features,
-        "sizes": artifact.graphs.sizes.tolist(),
-        "spent": artifact.spent,
-        "real": dict(artifact.real),
-        "preprocessing": artifact.preprocessing.config(),
-        "network": dict(artifact.network),
-        "recipe": configs.to_config(artifact.recipe),
-        "options": dict(artifact.options),
-        "seed": artifact.seed,
-        "split": dict(artifact.split),
-        "indices": None if artifact.indices is None else artifact.indices.tolist(),
-        "scores": dict(artifact.scores),
-        "versions": dict(artifact.versions),
-        "provenance": dict(artifact.provenance),
-    }
+    more = {"features": artifact.graphs.num_features, "sizes": artifact.graphs.sizes.tolist()}
+    return alike.facts_of_graphs(artifact, more)
 
 
 def lines(artifact: GraphSetArtifact) -> list[tuple[str, str]]:
     """A condensed set of graphs as people read it: names, and what there is to say of each."""
-    network, split, sizes = dict(artifact.network), dict(artifact.split), artifact.graphs.sizes
-    notes = split.pop("notes", [])
+    sizes = artifact.graphs.sizes
     counts = [f"{name} {count}" for name, count in zip(artifact.classes, artifact.per_class, strict=True)]
     low, high = int(sizes.min()), int(sizes.max())
     each = f"{low}" if low == high else f"{low} to {high}"
-    said = [
-        *alike.heading(artifact),
+    first = [
         ("graphs", f"{_size(artifact)}; {each} nodes each, {artifact.graphs.num_features:,} features"),
         ("graphs of", ", ".join(counts)),
-        ("preprocessing", alike.phrase(artifact.preprocessing.config())),
-        ("network", f"{network.pop('net', '?')} ({alike.phrase(network)})"),
-        ("evaluation", describe(artifact.training_recipe())),
-        ("split", alike.phrase(split)),
     ]
-    titles = {"network": "condensed with", "data": "reading"}
-    parts = [(name, part) for name, part in artifact.options.items() if isinstance(part, Mapping)]
-    said += [(titles.get(name, name), alike.phrase(part)) for name, part in parts if name != "evaluation"]
-    said += [("cleaned", " ".join(map(str, notes)))] if notes else []
-    said += [("chosen", f"{len(artifact.indices)} graphs of the real set")] if artifact.indices is not None else []
-    return [*said, *alike.ending(artifact)]
+    last = [("chosen", f"{len(artifact.indices)} graphs of the real set")] if artifact.indices is not None else []
+    return alike.lines_of_graphs(artifact, first, last, describe(artifact.training_recipe()))
 
 
 def old_scores(scores: Mapping[str, Any]) -> Table:

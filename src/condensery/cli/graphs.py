@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from condensery import catalog
 from condensery.catalog import GRAPH_CORESETS
 from condensery.cli import alike, cells
-from condensery.cli.console import Interrupted, again, duration, emit, note, progress, say, show
+from condensery.cli.console import Interrupted, again, emit, note, progress, say, show
 from condensery.cli.console import size as bytes_of
 
 if TYPE_CHECKING:
@@ -302,28 +301,8 @@ def _rows(
     with progress(len(modules) * len(parts) * scoring.n, "networks", "training") as bar:
         for module in modules:
             for name, part in parts.items():
-                yield _row(part, data, module, recipe, scoring, name, tell=lambda text: bar.add(1, text))
-
-
-def _row(
-    part: Any,
-    data: GraphData,
-    module: nn.Module,
-    recipe: NodeRecipe,
-    scoring: Scoring,
-    name: str,
-    *,
-    tell: Callable[[str], None],
-) -> Row:
-    """One row, a network at a time."""
-    from condensery import graph_runs
-    from condensery.evaluate.score import merged
-
-    done = []
-    for row in graph_runs.trained_on(part, data, module, recipe, name=name, n=scoring.n, seed=scoring.seed):
-        done.append(row)
-        tell(f"{name}, {type(module).__name__}: {100 * row.last.mean:.1f} %")
-    return merged(done)
+                rows = graph_runs.trained_on(part, data, module, recipe, name=name, n=scoring.n, seed=scoring.seed)
+                yield alike.one_row(rows, type(module).__name__, name, lambda text: bar.add(1, text))
 
 
 def source_of(artifact: GraphArtifact, where: alike.Where) -> GraphSource:
@@ -356,30 +335,9 @@ def networks(names: str | None, artifact: GraphArtifact) -> list[nn.Module]:
 
 def table_of(scores: Mapping[str, Any], *, sizes: bool = False) -> Table:
     """A table of scores for people."""
-    from rich.table import Table
-
-    table = Table(title=f"Test accuracy on {scores['dataset']}, %", title_justify="left")
-    headings = (*(["size"] if sizes else []), "trained on", "network", "last step", "step chosen\non validation")
-    for heading in (*headings, "share of\nfull graph", "nodes that\ntrain", "edges", "time"):
-        table.add_column(heading, justify="left" if heading in ("trained on", "network") else "right")
-    before: Any = None
-    for row in scores["rows"]:
-        group = row["asked"] if sizes else row["network"]
-        if before not in (None, group):
-            table.add_section()
-        before = group
-        table.add_row(
-            *([group] if sizes else []),
-            row["name"],
-            row["network"],
-            _accuracy(row["last"]),
-            _accuracy(row["chosen"]),
-            "" if row["recovery"] is None else f"{100 * row['recovery']:.1f} %",
-            _nodes(row["size"]),
-            f"{row['size']['edges']:,.0f}",
-            duration(row["seconds"]),
-        )
-    return table
+    headings = ("last step", "step chosen\non validation", "share of\nfull graph", "nodes that\ntrain", "edges")
+    asked = "size" if sizes else ""
+    return alike.score_table(scores, headings, lambda size: (_nodes(size), f"{size['edges']:,.0f}"), asked)
 
 
 def describe(recipe: NodeRecipe) -> str:
@@ -393,12 +351,6 @@ def _nodes(size: Mapping[str, Any]) -> str:
     """Nodes that train, and of how many where there are others around them."""
     seen = size.get("seen", size["nodes"])
     return f"{size['nodes']:,.0f}" + ("" if seen == size["nodes"] else f" of {seen:,.0f}")
-
-
-def _accuracy(score: Mapping[str, Any]) -> str:
-    from condensery.evaluate.score import Score
-
-    return str(Score(tuple(score["values"])))
 
 
 # --- compare
@@ -481,22 +433,16 @@ def _cells(plans: list[GraphPlan], shared: Comparison) -> Iterator[dict[str, Any
         group = [plan for plan in plans if plan.size == size]
         for plan in group:
             yield {**_cell(plan, shared, data_of), "asked": _asked(plan)}
-        for plan in {_way(plan): plan for plan in reversed(group)}.values():
-            if not any(p.method == graph_runs.RANDOM and _way(p) == _way(plan) for p in group):
+        for plan in {cells.way_of(plan): plan for plan in reversed(group)}.values():
+            if not any(p.method == graph_runs.RANDOM and cells.way_of(p) == cells.way_of(plan) for p in group):
                 data = data_of(plan)
                 counts = graph_runs.shares_of(replace(plan, run=None), data)
-                entry = _Entry(graph_runs.RANDOM, graph_runs.random_nodes(data, counts), {"random": size})
+                entry = cells.Entry(graph_runs.RANDOM, graph_runs.random_nodes(data, counts), {"random": size})
                 yield {**_scored(entry, plan, shared, data), "asked": _asked(plan)}
     if shared.scoring.full:
-        for plan in {_way(plan): plan for plan in reversed(plans)}.values():
-            entry = _Entry(graph_runs.FULL, Nodes.training(data_of(plan)), {"full": True})
+        for plan in {cells.way_of(plan): plan for plan in reversed(plans)}.values():
+            entry = cells.Entry(graph_runs.FULL, Nodes.training(data_of(plan)), {"full": True})
             yield {**_scored(entry, plan, shared, data_of(plan)), "asked": "all"}
-
-
-def _way(plan: GraphPlan) -> str:
-    """How networks are trained under a plan, whatever the graph."""
-    plain = plan.to_json()
-    return json.dumps([plain[name] for name in ("test", "evaluation", "data")], sort_keys=True)
 
 
 def _asked(plan: GraphPlan) -> str:
@@ -512,38 +458,21 @@ def _cell(whole: GraphPlan, shared: Comparison, data_of: Callable[[GraphPlan], G
     folder = Folder(shared.root / f"{plan.method}-{plan.size}")
     data = data_of(plan)
     if plan.is_coreset:
-        settings = graph_runs.settings(plan, shared.asked.source(plan), data, seed=shared.asked.seed)
-        if folder.finished:
-            folder.claim(settings, resume=True)
-        artifact = load(folder.artifact) if folder.finished else select_into(folder, plan, shared.asked)
+        artifact = cells.chosen(
+            folder,
+            lambda: graph_runs.settings(plan, shared.asked.source(plan), data, seed=shared.asked.seed),
+            load,
+            lambda: select_into(folder, plan, shared.asked),
+        )
     else:
         _announce(whole, plan)
         artifact = condense_into(folder, plan, shared.asked, watch=Watch(), resume=True)
     part, key = artifact.nodes(device=data.device), {"artifact": cells.digest(folder.artifact.read_bytes())}
-    entry = _Entry(artifact.method, part, key, artifact.training_recipe(), folder.path)
+    entry = cells.Entry(artifact.method, part, key, artifact.training_recipe(), folder.path)
     return {**_scored(entry, plan, shared, data), "condensing_seconds": artifact.provenance["seconds"]}
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """What a row is about.
-
-    Attributes:
-        name: For the table.
-        part: The nodes that train, or what draws them.
-        key: What tells it from others.
-        recipe: How networks are trained, or ``None`` for the plan's way.
-        folder: Where the row is kept, or ``None`` for a folder of its own.
-    """
-
-    name: str
-    part: Any
-    key: Mapping[str, Any]
-    recipe: NodeRecipe | None = None
-    folder: Path | None = None
-
-
-def _scored(entry: _Entry, plan: GraphPlan, shared: Comparison, data: GraphData) -> dict[str, Any]:
+def _scored(entry: cells.Entry, plan: GraphPlan, shared: Comparison, data: GraphData) -> dict[str, Any]:
     """A row computed, or found finished."""
     from condensery import graph_runs, nets
 
@@ -552,13 +481,14 @@ def _scored(entry: _Entry, plan: GraphPlan, shared: Comparison, data: GraphData)
     what = {**entry.key, "name": entry.name, "n": scoring.n, "seed": scoring.seed, "data": graph_runs.digest_of(data)}
     what |= {"recipe": repr(recipe), "network": nets.describe(module)}
     folder = entry.folder or shared.root / f"{entry.name.replace(' ', '-')}-{cells.digest(what)}"
-    found = cells.kept(folder / "scores.json", what)
-    if found is not None:
-        return found
-    with progress(scoring.n, "networks", entry.name) as bar:
-        row = _row(entry.part, data, module, recipe, scoring, entry.name, tell=lambda text: bar.add(1, text))
-    cells.keep(folder / "scores.json", what, row.to_json())
-    return row.to_json()
+
+    def row(tell: Callable[[str], None]) -> Row:
+        of = (entry.part, data, module, recipe)
+        rows = graph_runs.trained_on(*of, name=entry.name, n=scoring.n, seed=scoring.seed)
+        return alike.one_row(rows, type(module).__name__, entry.name, tell)
+
+    done: dict[str, Any] = cells.scored(folder / "scores.json", what, scoring.n, entry.name, row)
+    return done
 
 
 # --- looking and exporting
@@ -593,58 +523,30 @@ def draw(path: Path, out: Path) -> None:
 
 def facts(artifact: GraphArtifact) -> dict[str, Any]:
     """Everything but the tensors, as plain data."""
-    from condensery import configs
-
-    step = artifact.graph.step_size
-    return {
-        "method": artifact.method,
-        "dataset": artifact.dataset,
-        "classes": list(artifact.classes),
-        "per_class": artifact.per_class,
+    step, assignment = artifact.graph.step_size, artifact.assignment
+    more = {
         "features": artifact.graph.values.shape[1],
-        "spent": artifact.spent,
-        "real": dict(artifact.real),
         "threshold": artifact.threshold,
         "step_size": None if step is None else float(step.detach()),
-        "preprocessing": artifact.preprocessing.config(),
-        "network": dict(artifact.network),
-        "recipe": configs.to_config(artifact.recipe),
-        "options": dict(artifact.options),
-        "seed": artifact.seed,
-        "split": dict(artifact.split),
-        "indices": None if artifact.indices is None else artifact.indices.tolist(),
-        "assignment": None if artifact.assignment is None else artifact.assignment.tolist(),
-        "scores": dict(artifact.scores),
-        "versions": dict(artifact.versions),
-        "provenance": dict(artifact.provenance),
+        "assignment": None if assignment is None else assignment.tolist(),
     }
+    return alike.facts_of_graphs(artifact, more)
 
 
 def lines(artifact: GraphArtifact) -> list[tuple[str, str]]:
     """A condensed graph as people read it: names, and what there is to say of each."""
-    network, split = dict(artifact.network), dict(artifact.split)
-    notes = split.pop("notes", [])
     counts = [f"{name} {count}" for name, count in zip(artifact.classes, artifact.per_class, strict=True)]
     without = len(artifact.graph.classes) - sum(artifact.per_class)
     counts += [f"no label {without}"] if without else []
-    said = [
-        *alike.heading(artifact),
+    first = [
         ("graph", f"{_size(artifact)}; {artifact.graph.values.shape[1]:,} features"),
         ("nodes of", ", ".join(counts)),
         ("edges", f"of weight at least {artifact.threshold:g}"),
         ("labels", artifact.graph.kind_of_labels),
-        ("preprocessing", alike.phrase(artifact.preprocessing.config())),
-        ("network", f"{network.pop('net', '?')} ({alike.phrase(network)})"),
-        ("evaluation", describe(artifact.training_recipe())),
-        ("split", alike.phrase(split)),
     ]
-    titles = {"network": "condensed with", "data": "reading"}
-    parts = [(name, part) for name, part in artifact.options.items() if isinstance(part, Mapping)]
-    said += [(titles.get(name, name), alike.phrase(part)) for name, part in parts if name != "evaluation"]
-    said += [("cleaned", " ".join(map(str, notes)))] if notes else []
-    said += [("chosen", f"{len(artifact.indices)} nodes of the real graph")] if artifact.indices is not None else []
-    said += [("merged", " ".join(_merged(artifact)))] if artifact.assignment is not None else []
-    return [*said, *alike.ending(artifact)]
+    last = [("chosen", f"{len(artifact.indices)} nodes of the real graph")] if artifact.indices is not None else []
+    last += [("merged", " ".join(_merged(artifact)))] if artifact.assignment is not None else []
+    return alike.lines_of_graphs(artifact, first, last, describe(artifact.training_recipe()))
 
 
 def _merged(artifact: GraphArtifact) -> list[str]:

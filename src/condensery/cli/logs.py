@@ -500,18 +500,19 @@ def _percent(row: Mapping[str, Any]) -> int:
 
 def _cell(whole: LogPlan, shared: Comparison, data_of: Callable[[LogPlan], LogData]) -> dict[str, Any]:
     """One log made and scored, or found finished."""
+    from condensery import log_runs
     from condensery.runs import Folder, Watch
 
     plan = whole.with_budget(shared.budget)
     folder = Folder(shared.root / f"{plan.method}-ratio{plan.ratio:g}")
     if plan.is_coreset:
-        made = load(folder.artifact) if folder.finished else None
-        if made is not None:
-            from condensery import log_runs
-
-            settings = log_runs.settings(plan, shared.asked.source(plan.data), data_of(plan), seed=shared.asked.seed)
-            folder.claim(settings, resume=True)
-        artifact = made or select_into(folder, plan, shared.asked)
+        source, seed = shared.asked.source(plan.data), shared.asked.seed
+        artifact = cells.chosen(
+            folder,
+            lambda: log_runs.settings(plan, source, data_of(plan), seed=seed),
+            load,
+            lambda: select_into(folder, plan, shared.asked),
+        )
     else:
         _announce(whole, plan)
         artifact = condense_into(folder, plan, shared.asked, watch=Watch(), resume=True)
