@@ -6,12 +6,18 @@ import fcntl
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from commands import call, complaint
-from condensery.search import ImageGround
+from condensery.data import graph_npz
+from condensery.graph_artifact import GraphArtifact
+from condensery.node_fitting import Nodes
+from condensery.search import GraphFamily, ImageGround, NodeGround, node_likelihood
+from support import small_graph
 
 pytest.importorskip("optuna")
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -181,7 +187,7 @@ def test_a_search_needs_sets_of_these_data(made: Path) -> None:
     )
     call("condense", "digits", "--whiten", "zca", "--set", "net.width=4", "--set", "steps=1", "--out", "zca")
     assert "have different preprocessing" in complaint(*command(made, "--val", "zca"))
-    for name, what in (("generated-log", "is a recommendation log"), ("digits-graph", "is a graph")):
+    for name, what in (("generated-log", "is a recommendation log"), ("digit-graphs", "is a set of graphs")):
         said = complaint("search", name, "--space", made / "space.toml", "--on", "real")
         assert f"{name} {what}; searches are for images" in said
     Path("taken").mkdir()
@@ -200,3 +206,142 @@ def test_without_optuna_it_is_said_before_anything_is_made(made: Path, monkeypat
     assert "pip install 'condensery[search]', or search by grid, random or reinforce" in complaint(*command(made))
     assert not Path("runs").exists()
     call(*command(made, "--sampler", "random"))
+
+
+# --- graphs
+# --------------------------------------------------------------------------------------------------------------------
+
+NETWORKS = """
+[net]
+choices = ["GCN", "SAGE-max", "Cheb-2"]
+
+[net.width]
+choices = [4, 8]
+
+[eval.lr]
+float = [0.001, 0.1]
+log = true
+"""
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A graph, a condensed one, nodes to score on, and a space."""
+    folder = tmp_path_factory.mktemp("graph")
+    np.savez(folder / "friends.npz", **small_graph(60))
+    tiny = ["--nodes", 6, "--set", "test.width=4", "--set", "eval.steps=30"]
+    call(
+        "condense", folder / "friends.npz", "--method", "gcond-x", *tiny, "--set", "steps=2", "--out", folder / "train"
+    )
+    call("select", folder / "friends.npz", "--coreset", "random", *tiny, "--seed", 1, "--out", folder / "val")
+    (folder / "space.toml").write_text(NETWORKS)
+    return folder
+
+
+def on_graph(graph: Path, *more: object) -> list[object]:
+    asked = ["search", graph / "friends.npz", "--space", graph / "space.toml", "--train", graph / "train"]
+    return [*asked, "--trials", 4, "--confirm", 3, *more]
+
+
+@pytest.mark.parametrize("more", [[], ["--sampler", "grid", "--levels", 1], ["--jobs", 2]])
+def test_graph_networks_are_searched_on_a_condensed_graph(graph: Path, more: list[object]) -> None:
+    done = call(*on_graph(graph, *more, "--out", "found"))
+    result = json.loads((Path("found") / "result.json").read_text())
+    assert len(result["trials"]) == 4
+    assert all(set(t["config"]) == {"net", "net.width", "eval.lr"} for t in result["trials"])
+    assert [one["test"] for one in result["confirmed"]] == [None] * 3
+    assert len(result["winner"]["test"]) == 1
+    assert result["cost"]["condensing"] > 0
+    assert (Path("found") / "scatter.png").is_file()
+    for part in (
+        "The best 3 of 4 trials on friends",
+        "training nodes of the real graph",
+        "in the search 30 steps, Adam",
+    ):
+        assert part in done.out
+
+
+def test_a_search_on_graphs_is_what_its_ground_says(graph: Path) -> None:
+    """Trials train on the condensed graph and are scored as asked; the winner is trained and tested on the real one."""
+    asked = on_graph(graph, "--sampler", "random", "--n", 2, "--budget", 0.5, "--json")
+    by_accuracy = json.loads(call(*asked, "--out", "a").out)
+    by_loss = json.loads(call(*asked, "--val", graph / "val", "--score", "loss", "--out", "b").out)
+    artifact, data = GraphArtifact.load(graph / "train" / "artifact.safetensors"), graph_npz(graph / "friends.npz")
+    family = GraphFamily(artifact.network)
+    train, recipe = artifact.nodes(), artifact.training_recipe()
+    here = NodeGround(family, train, Nodes.validation(data), recipe.with_steps(15), (0, 1))
+    nodes = GraphArtifact.load(graph / "val" / "artifact.safetensors").nodes()
+    loss = replace(here, validation=nodes, measure=node_likelihood)
+    for trial, other in zip(by_accuracy["trials"], by_loss["trials"], strict=True):
+        assert trial["score"] == pytest.approx(here(trial["config"]))
+        assert other["score"] == pytest.approx(loss(other["config"]))
+    winner = by_accuracy["winner"]
+    real = NodeGround.real(data, artifact.network, recipe=recipe)
+    fitted = real.fit(winner["config"], 1000, Nodes.test(data))
+    assert (winner["validation"], winner["test"]) == ([fitted.validation], [fitted.test()])
+
+
+def test_the_same_search_on_the_real_graph(graph: Path) -> None:
+    bare = [
+        "search",
+        graph / "friends.npz",
+        "--space",
+        graph / "space.toml",
+        "--on",
+        "real",
+        "--trials",
+        2,
+        "--confirm",
+        1,
+    ]
+    plain = json.loads(call(*bare, "--budget", 0.02, "--net", "GCN", "--width", 4, "--json").out)
+    assert plain["cost"]["condensing"] == 0
+    assert (Path("runs") / "search-friends-real-tpe-seed0" / "result.json").is_file()
+
+
+def test_a_search_on_graphs_goes_on(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = on_graph(graph, "--sampler", "random", "--json")
+    whole = json.loads(call(*asked, "--out", "whole").out)
+    tried, calls = NodeGround.__call__, []
+
+    def stopped(self: NodeGround, *arguments: object) -> float:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return tried(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(NodeGround, "__call__", stopped)
+    call(*asked, "--out", "b", code=130)
+    monkeypatch.setattr(NodeGround, "__call__", tried)
+    assert "holds a search already; add --resume" in complaint(*asked, "--out", "b")
+    again = json.loads(call(*asked, "--out", "b", "--resume").out)
+    assert [(t["config"], t["score"]) for t in again["trials"]] == [(t["config"], t["score"]) for t in whole["trials"]]
+    said = complaint(*asked, "--out", "b", "--resume", "--val", graph / "val")
+    assert "has sets.val" in said
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--full-epochs", 3], "--full-epochs is for images; leave it out for a graph."),
+        (["--pruner", "median"], "--pruner is for images"),
+        (["--norm", "batch"], "--norm is for images"),
+        (["--train", "nowhere"], "There is no file nowhere"),
+        (["--val", "other"], "The two graphs have different classes"),
+        (["--val", "scaled"], "The two graphs have different preprocessing"),
+        (["--space", "steps.toml"], "eval.steps is not searched"),
+    ],
+)
+def test_wrong_searches_on_graphs_are_one_sentence(graph: Path, more: list[object], sentence: str) -> None:
+    Path("steps.toml").write_text("[eval.steps]\nint = [8, 9]\n")
+    whole = small_graph(60)
+    np.savez("fewer.npz", **{**whole, "y": np.minimum(whole["y"], 1)})
+    call("select", "fewer.npz", "--coreset", "random", "--nodes", 6, "--out", "other")
+    scaled = ["--set", "features=standardised"]
+    call("select", graph / "friends.npz", "--coreset", "random", "--nodes", 6, *scaled, "--out", "scaled")
+    assert sentence in complaint(*on_graph(graph, *more))
+
+
+def test_a_graph_is_not_searched_on_a_set_of_images(graph: Path, made: Path) -> None:
+    said = complaint(*on_graph(graph, "--train", made / "dm"))
+    assert "is for images, and the data are a graph; give a set that was condensed from it" in said

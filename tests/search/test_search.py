@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import condensery as cd
+from condensery.adjacency import Adjacency, NodeInput
 from condensery.batch import Batch
-from condensery.fitting import Adam, Drop, Held, Recipe, Sgd, accuracy
+from condensery.evaluate.nodes import NodeRecipe, Nodes
+from condensery.fitting import Adam, Constant, Drop, Held, Recipe, Sgd, accuracy
 from condensery.net import Net
 from condensery.recipes.tuning import tuned
 from condensery.search import (
@@ -23,6 +26,7 @@ from condensery.search import (
     Cost,
     Fitted,
     Float,
+    GraphFamily,
     Grid,
     ImageFamily,
     ImageGround,
@@ -39,7 +43,9 @@ from condensery.search import (
     best,
     confirm,
     explore,
+    graph_networks,
     likelihood,
+    node_likelihood,
     objective,
     trials_of,
 )
@@ -158,24 +164,71 @@ def test_a_space_is_checked_against_the_networks() -> None:
             family().typed(wrong)
 
 
-def test_graph_networks_are_tried_on_graphs() -> None:
-    from condensery.adjacency import Adjacency, NodeInput
-    from condensery.evaluate.nodes import NodeRecipe, Nodes
+def two_kinds() -> Nodes:
+    """Six nodes without edges, each with a feature of its own."""
+    return Nodes(NodeInput(torch.eye(6), Adjacency.empty(6)), torch.tensor([0, 0, 0, 1, 1, 1]))
 
-    x = NodeInput(torch.eye(6), Adjacency.empty(6))
-    nodes = Nodes(x, torch.tensor([0, 0, 0, 1, 1, 1]))
-    here = NodeGround(nodes, nodes, NodeRecipe(steps=150))
-    config: Config = {"net": "GCN", "net.width": 8, "net.depth": 2}
-    assert here(config) == 1.0 == here.fit(config, 0, nodes).test()
-    assert here({**config, "eval.lr": 0.0}) < 1.0
-    with pytest.raises(ValueError, match=r"no graph network 'XNN'; choose from GCN"):
-        here({**config, "net": "XNN"})
-    with pytest.raises(ValueError, match=r"no setting 'eval.steps' for graphs"):
-        here({**config, "eval.steps": 3})
-    with pytest.raises(ValueError, match=r"eval.lr is 'x'; give a number"):
-        here({**config, "eval.lr": "x"})
-    with pytest.raises(ValueError, match=r"needs net, net.width and net.depth"):
-        here({"net": "GCN"})
+
+def test_graph_networks_are_tried_on_graphs() -> None:
+    nodes, graphs = two_kinds(), GraphFamily({"net": "GCN", "width": 8, "features": 6, "classes": 2})
+    here = NodeGround(graphs, nodes, nodes, NodeRecipe(steps=150))
+    assert here({}) == 1.0 == here.fit({"net.depth": 2}, 0, nodes).test()
+    assert here({"eval.lr": 0.0}) < 1.0
+    by_loss = dataclasses.replace(here, measure=node_likelihood, seeds=(0, 1))
+    each = [dataclasses.replace(by_loss, seeds=(seed,))({"net": "SAGE-max"}) for seed in (0, 1)]
+    assert by_loss({"net": "SAGE-max"}) == pytest.approx(sum(each) / 2)
+    assert 0 > by_loss({}) > -0.2 > by_loss({"eval.lr": 0.0})
+    half = torch.full((6, 2), 0.5)
+    assert dataclasses.replace(by_loss, validation=dataclasses.replace(nodes, y=half))({}) < by_loss({})
+    with pytest.raises(ValueError, match="at least one seed; give one"):
+        dataclasses.replace(here, seeds=())
+    with pytest.raises(Infeasible, match="heads cannot share a width of 9"):
+        here({"net": "GAT", "net.width": 9})
+
+
+def test_the_loss_of_nodes_is_the_mean_cross_entropy() -> None:
+    nodes, net = two_kinds(), cd.Net(cd.nets.GRAPH["GCN"](features=6, classes=2, width=8))
+    theta = net.init(generator(0))
+    with torch.no_grad():
+        rows = net.at(theta)(nodes.x).log_softmax(1)
+    assert node_likelihood(net, theta, nodes) == pytest.approx(float(rows.gather(1, nodes.y[:, None]).mean()))
+    some = dataclasses.replace(nodes, index=torch.tensor([5]))
+    assert node_likelihood(net, theta, some) == pytest.approx(float(rows[5, 1]))
+    with pytest.raises(ValueError, match="no nodes to score on"):
+        node_likelihood(net, theta, dataclasses.replace(nodes, index=torch.empty(0, dtype=torch.int64)))
+
+
+def test_every_kind_of_graph_network_is_the_one_of_the_list() -> None:
+    """By its name in a configuration, and in `candidates`."""
+    graphs = GraphFamily({"net": "GCN", "features": 6, "classes": 2})
+    x, made = two_kinds().x, dict(cd.nets.candidates(features=6, classes=2, widths=(8,), depths=(2,)))
+    for config in graph_networks(widths=(8,), depths=(2,)).grid():
+        found, listed = cd.Net(graphs.module(config)), cd.Net(made[f"{config['net']} 2x8"])
+        theta = found.init(generator(1))
+        assert torch.equal(theta, listed.init(generator(1)))
+        with torch.no_grad():
+            assert torch.equal(found.at(theta)(x), listed.at(theta)(x))
+
+
+def test_a_space_is_checked_against_graph_networks() -> None:
+    graphs = GraphFamily({"net": "GCN", "features": 6, "classes": 2})
+    networks, schedules = Categorical(("sage-MAX", "gat", "SAGE")), Categorical(("DROP", "constant"))
+    largest = When(Categorical(("MAX",)), {"net": ("SAGE",)})
+    typed = graphs.typed(Settings({"net": networks, "eval.schedule": schedules, "net.aggregation": largest}))
+    assert typed.parameters["net"] == Categorical(("SAGE-max", "GAT", "SAGE"))
+    assert typed.parameters["net.aggregation"] == When(Categorical(("max",)), {"net": ("SAGE",)})
+    for wrong, sentence in (
+        (Settings({"eval.steps": Int(1, 9)}), "eval.steps is not searched: all networks are trained for"),
+        (Settings({"eval.check_every": Int(1, 9)}), "eval.check_every is not searched: a search scores the last step"),
+        (Settings({"eval.batch_size": Int(1, 9)}), "no setting 'eval.batch_size'; there are net, eval.optimizer"),
+        (Settings({"net": Categorical(("ConvNet",))}), "no network 'ConvNet'; choose from GCN, SAGE"),
+        (Settings({"net.aggregation": Categorical(("max",))}, {"net": "SAGE-max"}), "no setting 'net.aggregation'"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            graphs.typed(wrong)
+    base = NodeRecipe(steps=9, check_every=3)
+    tuned = graphs.recipe({"eval.lr": 0.5, "eval.schedule": "constant", "net.width": 4}, base)
+    assert tuned == NodeRecipe(9, Adam(0.5, weight_decay=5e-4), Constant(), check_every=3)
 
 
 # --- strategies of our own

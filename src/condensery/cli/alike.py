@@ -82,7 +82,8 @@ def recorded(made: Made, where: Where, what: str) -> tuple[str, str | None, Mapp
         raise ValueError(f"The file does not say how its {what} was read and split; condense the {what} again.")
     kept = plain.get("root")
     kept = kept if isinstance(kept, str) and Path(kept).is_dir() else None
-    return where.data or plain["spec"], where.root or (kept if where.data is None else None), plain
+    named = where.data is None or plain["spec"] in (where.data, where.data.lower(), str(Path(where.data).resolve()))
+    return where.data or plain["spec"], where.root or (kept if named else None), plain
 
 
 def report(made: Made, folder: Folder, size: str, what: str, more: Mapping[str, Any], *, as_json: bool) -> None:

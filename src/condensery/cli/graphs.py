@@ -343,8 +343,12 @@ def table_of(scores: Mapping[str, Any], *, sizes: bool = False) -> Table:
 def describe(recipe: NodeRecipe) -> str:
     """A recipe in a phrase."""
     looks = "every step" if recipe.check_every == 1 else f"every {recipe.check_every} steps"
-    optimizer = f"{type(recipe.optimizer).__name__} {recipe.optimizer.lr:g}"
-    return f"{recipe.steps} steps, {optimizer}, a look at the validation nodes {looks}"
+    return f"{describe_training(recipe)}, a look at the validation nodes {looks}"
+
+
+def describe_training(recipe: NodeRecipe) -> str:
+    """The same where nothing is looked at on the way."""
+    return f"{recipe.steps} steps, {type(recipe.optimizer).__name__} {recipe.optimizer.lr:g}"
 
 
 def _nodes(size: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from functools import partial
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from condensery.catalog import DOMAINS, DataSource, Kind, kind_of
+from condensery.cli import alike
 from condensery.cli import options as o
 from condensery.cli.calibrate import training_set
 from condensery.cli.condense import network_options
@@ -22,8 +24,17 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from condensery.artifact import Artifact
-    from condensery.data import ImageData
-    from condensery.search import Confirmed, Cost, ImageGround, SearchFolder, Settings, Strategy, Study, Trial
+    from condensery.search import (
+        Confirmed,
+        Cost,
+        ImageGround,
+        NodeGround,
+        SearchFolder,
+        Settings,
+        Strategy,
+        Study,
+        Trial,
+    )
 
 
 class On(str, Enum):  # noqa: UP042  # typer shows the values of a str enum
@@ -97,16 +108,30 @@ class Grounds:
     """What is searched on, and what the best are confirmed on.
 
     Attributes:
-        data: The real data.
+        name: Of the data.
+        short: Of the data, fit for a folder's name.
+        data: What they are, plain data.
+        device: Where they are.
         searched: The ground of the search.
         real: The ground of real data.
+        test: What the winner is tested on.
         condensing: Seconds that the sets took to make.
+        sets: What tells them from others, plain data.
+        trained_on: What the winner is trained on, in words.
+        describe: A recipe in words.
     """
 
-    data: ImageData
-    searched: ImageGround
-    real: ImageGround
+    name: str
+    short: str
+    data: Mapping[str, Any]
+    device: str
+    searched: ImageGround | NodeGround
+    real: ImageGround | NodeGround
+    test: Any
     condensing: float
+    sets: Mapping[str, Any]
+    trained_on: str
+    describe: Callable[[Any], str]
 
 
 def search(
@@ -128,7 +153,7 @@ def search(
         Path | None,
         typer.Option(
             metavar="ARTIFACT",
-            help="A condensed set that configurations are scored on; default: the real validation images.",
+            help="A condensed set that configurations are scored on; default: the real validation images or nodes.",
             rich_help_panel=_SEARCH,
             show_default=False,
         ),
@@ -190,26 +215,39 @@ def search(
 ) -> None:
     """Search the best configuration of a space on condensed data, confirm the best on real data, test the winner.
 
-    The test images are read once, by the winner, after everything else.
+    The test images or nodes are read once, by the winner, after everything else.
     """
     from condensery.search import SearchFolder, read_space
 
-    _check_options(context, data, sampler, with_set=train is not None)
+    kind = _checked(context, data, sampler, with_set=train is not None)
     how = How(sampler, pruner, trials, levels, jobs, seed)
     asked = read_space(space)
-    sets = _sets(train, val, on)
+    if on is On.condensed and train is None:
+        raise ValueError("There is nothing to search on; give a condensed set with --train, or --on real.")
+    if on is On.real and val is not None:
+        raise ValueError("A search on real data is scored on real validation data; leave --val out.")
     if sampler in _OPTUNA:
         from condensery.search.studies import load_optuna
 
         load_optuna()
-    artifact = next(iter(sets.values()), None)
-    source = DataSource(data, data_root, size, validation) if artifact is None else source_of(artifact, data, data_root)
-    network = network_options(net, width, norm)
-    by = score or (Score.loss if "val" in sets and sets["val"].for_validation else Score.accuracy)
-    grounds = _grounds(source, sets, network, device.value, (on, by, budget, full_epochs, tuple(range(seed, seed + n))))
+    seeds = tuple(range(seed, seed + n))
+    if kind is Kind.GRAPH:
+        from condensery.cli import search_graphs
+
+        sets = search_graphs.Sets.of(train, val)
+        settings = (*(["test.net=" + net] if net else []), *([f"test.width={width}"] if width else []))
+        where = alike.Where(data, data_root, device.value)
+        grounds = search_graphs.grounds(sets, where, settings, on is On.real, score is Score.loss, budget, seeds)
+    else:
+        images = _sets(train, val)
+        first = next(iter(images.values()), None)
+        source = DataSource(data, data_root, size, validation) if first is None else source_of(first, data, data_root)
+        by = score or (Score.loss if "val" in images and images["val"].for_validation else Score.accuracy)
+        network = network_options(net, width, norm)
+        grounds = _grounds(source, images, network, device.value, (on, by, budget, full_epochs, seeds))
     typed = grounds.searched.family.typed(asked)
-    folder = SearchFolder(out or Path("runs") / f"search-{source.short}-{on.value}-{sampler.value}-seed{seed}")
-    identity = _identity(how, source, grounds, typed, sets, (on, confirm, confirm_n))
+    folder = SearchFolder(out or Path("runs") / f"search-{grounds.short}-{on.value}-{sampler.value}-seed{seed}")
+    identity = _identity(how, grounds, typed, (on, confirm, confirm_n))
     with folder.claimed(identity, resume=resume):
         _check_untested(folder, trials)
         try:
@@ -224,8 +262,8 @@ def search(
     _say(plain, folder, grounds)
 
 
-def _check_options(context: typer.Context, data: str, sampler: Sampler, *, with_set: bool) -> None:
-    """Refuse what was given and means nothing here.
+def _checked(context: typer.Context, data: str, sampler: Sampler, *, with_set: bool) -> Kind:
+    """What kind the data are; what was given and means nothing for it is refused.
 
     Raises:
         ValueError: Naming it.
@@ -235,14 +273,18 @@ def _check_options(context: typer.Context, data: str, sampler: Sampler, *, with_
         source = context.get_parameter_source(name)
         return source is not None and source.name == "COMMANDLINE"
 
-    kind = kind_of(data)
-    if kind not in (None, Kind.IMAGES):
-        raise ValueError(f"{data} {DOMAINS[kind].holds}; searches are for images, and in Python for graphs.")
+    kind = kind_of(data) or Kind.IMAGES
+    if kind not in (Kind.IMAGES, Kind.GRAPH):
+        raise ValueError(f"{data} {DOMAINS[kind].holds}; searches are for images and for nodes of a graph.")
     if given("levels") and sampler not in (Sampler.grid, Sampler.reinforce):
         raise ValueError(f"--levels is for grid and reinforce, not for {sampler.value}; leave it out.")
+    of_images = ("validation", "size", "norm", "full_epochs", "pruner")
+    for name in (name for name in of_images if kind is Kind.GRAPH and given(name)):
+        raise ValueError(f"--{name.replace('_', '-')} is for images; leave it out for a graph.")
     for name in ("validation", "size"):
         if given(name) and with_set:
             raise ValueError(f"The data are split and sized as for the condensed set; leave --{name} out.")
+    return kind
 
 
 def _check_untested(folder: SearchFolder, trials: int) -> None:
@@ -264,16 +306,12 @@ def _check_untested(folder: SearchFolder, trials: int) -> None:
         )
 
 
-def _sets(train: Path | None, val: Path | None, on: On) -> dict[str, Artifact]:
+def _sets(train: Path | None, val: Path | None) -> dict[str, Artifact]:
     """The condensed sets by their part.
 
     Raises:
-        ValueError: If they do not fit together or with what is searched on.
+        ValueError: If they do not fit together.
     """
-    if on is On.condensed and train is None:
-        raise ValueError("There is nothing to search on; give a condensed set with --train, or --on real.")
-    if on is On.real and val is not None:
-        raise ValueError("A search on real data is scored on real validation images; leave --val out.")
     sets = {} if train is None else {"train": training_set(train)}
     sets |= {} if val is None else {"val": load(val)}
     if len(sets) == 2 and sets["train"].preprocessing.config() != sets["val"].preprocessing.config():
@@ -295,6 +333,7 @@ def _grounds(
     from condensery.evaluate.transfer import prepared_for
     from condensery.fitting import Held, accuracy
     from condensery.search import ImageFamily, ImageGround, likelihood
+    from condensery.search.calibration import fingerprint
 
     on, score, budget, full_epochs, seeds = how
     data = runs.open_data(source, device=runs.pick_device(device))
@@ -308,39 +347,43 @@ def _grounds(
     whole = scoring.full_recipe(len(data.train), full_epochs)
     train, validation = runs.working(data.train), runs.working(data.validation)
     real = ImageGround(ImageFamily(base), train, validation, whole, seeds=seeds)
+    measure, at = accuracy if score is Score.accuracy else likelihood, data.train.device
+    seconds = sum(float(a.provenance.get("seconds", 0.0)) for a in sets.values()) if on is On.condensed else 0.0
+    found = partial(
+        Grounds,
+        data.name,
+        source.short,
+        source.to_json(),
+        at.type,
+        real=real,
+        test=data.test,
+        condensing=seconds,
+        sets={name: fingerprint(artifact) for name, artifact in sets.items()},
+        trained_on=f"all {len(data.train):,} real images",
+        describe=describe_recipe,
+    )
     if on is On.real:
-        measure = accuracy if score is Score.accuracy else likelihood
-        return Grounds(data, replace(real, recipe=whole.scaled(budget), measure=measure), real, 0.0)
-    at = data.train.device
+        return found(searched=replace(real, recipe=whole.scaled(budget), measure=measure))
     searched = replace(
         real,
         train=Held(sets["train"].batch(device=at)),
         validation=Held(sets["val"].batch(device=at)) if "val" in sets else validation,
         recipe=sets["train"].training_recipe().scaled(budget),
-        measure=accuracy if score is Score.accuracy else likelihood,
+        measure=measure,
     )
-    seconds = sum(float(a.provenance.get("seconds", 0.0)) for a in sets.values())
-    return Grounds(data, searched, real, seconds)
+    return found(searched=searched)
 
 
-def _identity(
-    how: How,
-    source: DataSource,
-    grounds: Grounds,
-    space: Settings,
-    sets: dict[str, Artifact],
-    more: tuple[On, int, int],
-) -> dict[str, Any]:
+def _identity(how: How, grounds: Grounds, space: Settings, more: tuple[On, int, int]) -> dict[str, Any]:
     """What makes a search another one if it changes, as plain data."""
     from condensery.configs import to_config
     from condensery.search import space_to
-    from condensery.search.calibration import fingerprint
 
     on, confirm, confirm_n = more
     ground = grounds.searched
     return {
         "on": on.value,
-        "data": source.to_json(),
+        "data": dict(grounds.data),
         "space": json.dumps(space_to(space)),  # the order of its settings counts
         "network": dict(ground.family.network),
         "recipe": to_config(ground.recipe),
@@ -352,8 +395,8 @@ def _identity(
         "levels": how.levels,
         "seed": how.seed,
         "confirm": {"best": confirm, "networks": confirm_n},
-        "sets": {name: fingerprint(artifact) for name, artifact in sets.items()},
-        "device": grounds.data.train.device.type,
+        "sets": dict(grounds.sets),
+        "device": grounds.device,
     }
 
 
@@ -379,7 +422,8 @@ def _by_optuna(how: How, space: Settings, grounds: Grounds, folder: SearchFolder
     optuna = load_optuna()
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # its advice would break the progress bar
     study = _study(how, folder)
-    ground = grounds.searched if how.pruner is Pruner.none else replace(grounds.searched, looks=_LOOKS)
+    ground: Any = grounds.searched
+    ground = ground if how.pruner is Pruner.none else replace(ground, looks=_LOOKS)
     if folder.study.is_file():
         study.forget_interrupted()
     done = study.trials()
@@ -434,7 +478,7 @@ def _confirmed(
         raise ValueError(
             "No trial has a score: every configuration diverged, was pruned or made nothing; widen the space."
         )
-    fit = partial(grounds.real.fit, test=grounds.data.test)
+    fit = partial(grounds.real.fit, test=grounds.test)
     done: list[Confirmed] = []
     with progress(len(chosen), "on real data", "starting") as bar:
         for one in library.confirm(chosen, fit, seeds, log=folder.confirmed):
@@ -477,7 +521,7 @@ def _report(
     *all_, winner = done
     found = among_confirmed(all_, torch.Generator().manual_seed(how.seed))
     plain = {
-        "dataset": grounds.data.name,
+        "dataset": grounds.name,
         "asked": how.trials,
         "trials": [asdict(trial) for trial in tried],
         "confirmed": [to_json(one) for one in all_],
@@ -508,7 +552,7 @@ def _draw(done: list[Confirmed], winner: Confirmed, folder: SearchFolder, ground
         [points],
         x_title="score in the search",
         y_title="validation accuracy, trained on real data",
-        title=f"The best of the search on {grounds.data.name}; the ring is the winner",
+        title=f"The best of the search on {grounds.name}; the ring is the winner",
         marked=(winner.searched, winner.validation.mean),
     )
     pictures.save(picture, folder.picture)
@@ -521,9 +565,7 @@ def _say(plain: dict[str, Any], folder: SearchFolder, grounds: Grounds) -> None:
     tested = plain["winner"]["test"]
     mean = 100 * sum(tested) / len(tested)
     say(f"winner   {words(plain['winner']['config'])}")
-    say(
-        f"         test accuracy {mean:.1f} % (n={len(tested)}), trained on all {len(grounds.data.train):,} real images"
-    )
+    say(f"         test accuracy {mean:.1f} % (n={len(tested)}), trained on {grounds.trained_on}")
     if found is not None and None not in found["spearman"].values():
         s = found["spearman"]
         say(
@@ -535,8 +577,8 @@ def _say(plain: dict[str, Any], folder: SearchFolder, grounds: Grounds) -> None:
     say(f"time     {duration(cost['spent'])}: {parts}")
     say(f"         the same trials on real data: about {duration(cost['on_real'])}, by the time that the best took")
     say(f"results  {folder.path}")
-    say(f"trained  in the search {describe_recipe(grounds.searched.recipe)}")
-    say(f"         on real data {describe_recipe(grounds.real.recipe)}")
+    say(f"trained  in the search {grounds.describe(grounds.searched.recipe)}")
+    say(f"         on real data {grounds.describe(grounds.real.recipe)}")
 
 
 def _table(plain: dict[str, Any]) -> Table:

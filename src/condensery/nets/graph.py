@@ -989,18 +989,19 @@ GRAPH: dict[str, type[GraphNet]] = {
     net.__name__: net for net in (GCN, SAGE, GAT, GIN, SGC, ChebNet, APPNP, GDC, GraphTransformer, NodeMLP, Polynomial)
 }
 
-_CANDIDATES: dict[str, tuple[type[GraphNet], dict[str, Any]]] = {
-    "GCN": (GCN, {}),
-    "SAGE-mean": (SAGE, {"aggregation": Aggregation.MEAN}),
-    "SAGE-max": (SAGE, {"aggregation": Aggregation.MAX}),
-    "GAT": (GAT, {}),
-    "GIN-eps": (GIN, {"learn_epsilon": True}),
-    "GIN-0": (GIN, {"learn_epsilon": False}),
-    "SGC-2": (SGC, {"hops": 2}),
-    "SGC-3": (SGC, {"hops": 3}),
-    "Cheb-2": (ChebNet, {"terms": 2}),
-    "Cheb-3": (ChebNet, {"terms": 3}),
+VARIANTS: dict[str, dict[str, Any]] = {
+    "GCN": {"net": "GCN"},
+    "SAGE-mean": {"net": "SAGE", "aggregation": "mean"},
+    "SAGE-max": {"net": "SAGE", "aggregation": "max"},
+    "GAT": {"net": "GAT"},
+    "GIN-eps": {"net": "GIN", "learn_epsilon": True},
+    "GIN-0": {"net": "GIN", "learn_epsilon": False},
+    "SGC-2": {"net": "SGC", "hops": 2},
+    "SGC-3": {"net": "SGC", "hops": 3},
+    "Cheb-2": {"net": "ChebNet", "terms": 2},
+    "Cheb-3": {"net": "ChebNet", "terms": 3},
 }
+"""The kinds of network of HCDC's appendix J: a class of `GRAPH` and some of its arguments."""
 
 
 def candidates(
@@ -1021,9 +1022,10 @@ def candidates(
         >>> [name for name, _ in candidates(features=4, classes=2, widths=(8,), depths=(2,))][:2]
         ['GCN 2x8', 'SAGE-mean 2x8']
     """
-    for (name, (kind, options)), width, depth in itertools.product(_CANDIDATES.items(), widths, depths):
+    for (name, variant), width, depth in itertools.product(VARIANTS.items(), widths, depths):
+        options = {key: value for key, value in variant.items() if key != "net"}
         with torch.random.fork_rng(devices=[]):  # the layers' first weights are PyTorch's own draw
-            net = kind(features=features, classes=classes, width=width, depth=depth, **options)
+            net = GRAPH[variant["net"]](features=features, classes=classes, width=width, depth=depth, **options)
         yield f"{name} {depth}x{width}", net
 
 

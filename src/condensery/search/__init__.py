@@ -10,7 +10,7 @@ from condensery.search.confirm import Confirmed, Cost, among_confirmed, confirm
 from condensery.search.controller import Reinforce
 from condensery.search.files import read_space, space_from, space_to
 from condensery.search.folder import SearchFolder
-from condensery.search.graphs import NodeGround, graph_networks
+from condensery.search.graphs import GraphFamily, NodeGround, graph_networks, node_likelihood
 from condensery.search.grounds import Fitted, Ground
 from condensery.search.images import ImageFamily, ImageGround, likelihood
 from condensery.search.settings import Categorical, Cells, Config, Float, Infeasible, Int, Settings, When
@@ -27,6 +27,7 @@ __all__ = [
     "Cost",
     "Fitted",
     "Float",
+    "GraphFamily",
     "Grid",
     "Ground",
     "ImageFamily",
@@ -49,6 +50,7 @@ __all__ = [
     "explore",
     "graph_networks",
     "likelihood",
+    "node_likelihood",
     "objective",
     "read_space",
     "relaxed",

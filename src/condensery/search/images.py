@@ -5,32 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from torch import nn
 
 from condensery import nets
 from condensery.fitting import CrossEntropy, Execution, Recipe, Source, Trained, accuracy, training
 from condensery.net import Net
 from condensery.recipes import Evaluation
-from condensery.recipes import values as words
 from condensery.recipes.tuning import tuned
+from condensery.search.family import Family
 from condensery.search.grounds import Fitted, Report
-from condensery.search.settings import (
-    Categorical,
-    Cells,
-    Config,
-    Float,
-    Infeasible,
-    Int,
-    Parameter,
-    Settings,
-    Value,
-    When,
-)
-
-_LENGTH = ("epochs", "steps")
+from condensery.search.settings import Config, Value
 
 Measure = Callable[[Trained, Source], float]
 """A score of a trained network on a set, larger is better."""
@@ -50,65 +35,22 @@ def likelihood(trained: Trained, data: Source, *, batch_size: int = 2048) -> flo
     return -total / len(data)
 
 
-@dataclass(frozen=True)
-class ImageFamily:
-    """What the settings of a configuration mean for images.
+_PASSES = "a pass over a condensed set is not one over the real data"
 
-    ``net`` is the network's class, ``net.NAME`` an argument of it, ``eval.NAME`` a setting of its training (a field
-    of `recipes.Evaluation`).
+
+@dataclass(frozen=True)
+class ImageFamily(Family):
+    """What the settings of a configuration mean for images: see `Family`; ``eval.NAME`` is a field of
+    `recipes.Evaluation`.
 
     Args:
-        network: The network that configurations are laid over, as `nets.describe` gives it, with ``channels``,
-            ``classes`` and ``size``. Its other arguments count only where the class stays the same.
+        network: With ``channels``, ``classes`` and ``size``.
     """
 
-    network: Mapping[str, Any]
-
-    def typed(self, space: Settings) -> Settings:
-        """A space whose settings all exist and have values of the right kind; words such as ``none`` are read.
-
-        Raises:
-            ValueError: In one sentence, for a setting that is not there or a value that does not fit.
-        """
-        kinds = self._kinds(space)
-        unknown = [name for name in (*space.fixed, *space.parameters) if name not in kinds]
-        if unknown:
-            raise ValueError(_unknown(unknown[0], kinds))
-        fixed = {name: _read(value, name, kinds) for name, value in space.fixed.items()}
-        parameters = {name: _typed(entry, name, kinds) for name, entry in space.parameters.items()}
-        return Settings(parameters, fixed)
-
-    def networks(self, space: Settings) -> list[str]:
-        """The names of the networks that a space has."""
-        entry = space.parameters.get("net", Categorical((space.fixed.get("net", self.network["net"]),)))
-        if not isinstance(entry, Categorical):
-            raise ValueError("net takes choices, names of networks; give such.")
-        proper = {name.lower(): name for name in nets.VISION}
-        unknown = [name for name in entry.choices if str(name).lower() not in proper]
-        if unknown:
-            raise ValueError(f"There is no network {unknown[0]!r}; choose from {', '.join(nets.VISION)}.")
-        return [proper[str(name).lower()] for name in entry.choices]
-
-    def _kinds(self, space: Settings) -> dict[str, str]:
-        kinds = {f"eval.{name}": kind for name, kind in words.fields_of(Evaluation, without=_LENGTH).items()}
-        for network in self.networks(space):
-            kinds |= {f"net.{name}": kind for name, kind in words.arguments_of(nets.VISION[network]).items()}
-        return {"net": "str", **kinds}
-
-    def module(self, config: Mapping[str, Value]) -> nn.Module:
-        """A network of a configuration.
-
-        Raises:
-            Infeasible: If there is no such network.
-        """
-        given = {name.removeprefix("net."): value for name, value in config.items() if name.startswith("net.")}
-        name = _proper(str(config.get("net", self.network["net"])))
-        kept = ("channels", "classes", "size")
-        base = self.network if name == self.network["net"] else {key: self.network[key] for key in kept}
-        try:
-            return nets.build({**base, **given, "net": name})
-        except ValueError as error:
-            raise Infeasible(str(error)) from None
+    zoo = nets.VISION
+    given = ("channels", "classes", "size")
+    trained = Evaluation
+    lengths = {"epochs": _PASSES, "steps": _PASSES}  # noqa: RUF012  # a class variable of Family
 
     def recipe(self, config: Mapping[str, Value], base: Recipe) -> Recipe:
         """A recipe with the configuration's settings.
@@ -177,40 +119,6 @@ class ImageGround:
                 report(looks[trained.epoch], self.measure(trained, self.validation))
         assert trained is not None  # training hands over at least the untrained network
         return trained
-
-
-def _proper(name: str) -> str:
-    """A network's name as it is spelt."""
-    return next((known for known in nets.VISION if known.lower() == name.lower()), name)
-
-
-def _unknown(name: str, kinds: Mapping[str, str]) -> str:
-    if name.removeprefix("eval.") in _LENGTH and name.startswith("eval."):
-        return f"{name} is not searched: a pass over a condensed set is not one over the real data; leave it out."
-    return f"There is no setting {name!r}; there are {', '.join(kinds)}."
-
-
-def _read(value: Value, name: str, kinds: Mapping[str, str]) -> Value:
-    """A value of the kind that a setting takes; the names of networks as they are spelt."""
-    found: Value = words.read(value, kinds[name], name)
-    return _proper(str(found)) if name == "net" else found
-
-
-def _typed(entry: Parameter | When, name: str, kinds: Mapping[str, str]) -> Parameter | When:
-    """Values of the kind that a setting takes."""
-    if isinstance(entry, When):
-        of = {k: tuple(_read(v, k, kinds) for v in values) for k, values in entry.of.items()}
-        inner = _typed(entry.parameter, name, kinds)
-        assert not isinstance(inner, When)
-        return When(inner, of)
-    if isinstance(entry, Categorical):
-        return Categorical(tuple(_read(value, name, kinds) for value in entry.choices))
-    if isinstance(entry, Float | Int):
-        for value in (entry.low, entry.high):
-            _read(value, name, kinds)
-    if isinstance(entry, Cells) and name != "net.code":
-        raise ValueError(f"{name} is not a cell; cells are values of net.code.")
-    return entry
 
 
 def _after(report: Report | None, before: int) -> Report | None:
