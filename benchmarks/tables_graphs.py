@@ -108,8 +108,15 @@ def table(*methods: str) -> str:
         edges = f"{statistics.mean(x['size']['edges'] for x in g):,.0f}"
         count = str(len(values(g, "last")) if r["method"] == "random" else len(g))
         cells = [title(r), percent(values(g, "last")), percent(values(g, "chosen")), published(r), edges, count]
-        rows.append([*place(r), *cells, str(len(values(g, "last"))), str(r.get("epochs", "")), cost])
+        rows.append([*place(r), *cells, str(len(values(g, "last"))), lengths(g), cost])
     return noted(markdown(heads, rows), chosen, SAID)
+
+
+def lengths(group: list[dict[str, Any]]) -> str:
+    """The epochs of condensing, and those of the graphs that were kept if these are not the last."""
+    r = group[0]
+    kept = [round(x["kept"]["step"] * x["epochs"] / x["steps"]) for x in group if "kept" in x]
+    return str(r.get("epochs", "")) + (f" (kept: {', '.join(map(str, kept))})" if kept else "")
 
 
 SAID = (
