@@ -120,8 +120,8 @@ def judged(
     short = cd.Recipe(steps=120, batch_size=50, schedule=WarmupCosine(20))
     truth, scores = [], {name: [] for name in sets}
     for number, config in enumerate(configs):
-        truth.append(likelihood(real._trained(config, 0, None), data.validation))
-        trained = ImageGround(family, Held(few), data.validation, short)._trained(config, 0, None)
+        truth.append(likelihood(real.trained(config, 0), data.validation))
+        trained = ImageGround(family, Held(few), data.validation, short).trained(config, 0)
         for name, (batch, _) in sets.items():
             scores[name].append(likelihood(trained, data.validation if batch is None else Held(batch)))
         print(number, config, truth[-1], flush=True)

@@ -96,18 +96,25 @@ class ImageGround:
         """See `Ground`."""
         found = []
         for turn, seed in enumerate(self.seeds):
-            trained = self._trained(config, seed, _after(report, turn * self.looks))
+            trained = self.trained(config, seed, _after(report, turn * self.looks))
             found.append(self.measure(trained, self.validation))
         return sum(found) / len(found)
 
     def fit(self, config: Config, seed: int, test: Source) -> Fitted:
         """Train one network, to be tested later or never."""
         start = time.perf_counter()
-        trained = self._trained(config, seed, None)
+        trained = self.trained(config, seed)
         found = accuracy(trained, self.validation)
         return Fitted(found, time.perf_counter() - start, lambda: accuracy(trained, test))
 
-    def _trained(self, config: Config, seed: int, report: Report | None) -> Trained:
+    def trained(self, config: Config, seed: int, report: Report | None = None) -> Trained:
+        """A network trained by a configuration.
+
+        Args:
+            config: The configuration.
+            seed: Of the network.
+            report: Told of looks at validation on the way.
+        """
         net = Net(self.family.module(config))
         recipe = self.family.recipe(config, self.recipe)
         generator = torch.Generator().manual_seed(seed)
