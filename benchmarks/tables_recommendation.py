@@ -25,7 +25,7 @@ LOG_METHODS = {
     "doscond": "DosCond",
     "dconrec-paper": "DConRec, paper's form",
     "dconrec-authors": "DConRec, authors' form",
-    "dconrec": "DConRec, default",
+    "dconrec": "DConRec, policy gradient with a baseline",
     "first-order": "DConRec, first-order",
 }
 # Recall@10 in per cent at 25 and 50 %: DConRec paper, table 2.
@@ -77,11 +77,12 @@ def log_key(r: dict[str, Any]) -> tuple[Any, ...]:
 
 def log_title(r: dict[str, Any]) -> str:
     """The method, and how it differs from its default."""
+    if (r["start"], r["form"]) == ("chosen", "top"):
+        return "**DConRec as the command runs it**: first-order, from the proxy's best, most probable rows"
     parts = [LOG_METHODS[r["method"]]]
     parts += ["without " + " and ".join(LEFT_OUT[w] for w in r["without"])] if r["without"] else []
     parts += [STARTS[r["start"]]] if r["start"] in STARTS else []
     parts += ["loss on the whole log"] * (r["on"] == "whole") + ["most probable rows"] * (r["form"] == "top")
-    parts += ["the command's default"] * ((r["start"], r["form"]) == ("chosen", "top"))
     return ", ".join(parts)
 
 
