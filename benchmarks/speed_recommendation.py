@@ -72,8 +72,8 @@ def default() -> Reinforce:
 
 
 FORMS: dict[str, tuple[type[DConRec], Reinforce | FirstOrder]] = {
-    "default, 4 masks a step": (DConRec, default()),
-    "default without the inner training": (Alone, default()),
+    "policy gradient, 4 masks a step": (DConRec, default()),
+    "policy gradient without the inner training": (Alone, default()),
     "1 mask a step": (DConRec, Reinforce()),
     "first-order, 1 mask a step": (DConRec, FirstOrder(margin=0.01)),
 }
