@@ -65,7 +65,7 @@ def tuned_nodes(recipe: NodeRecipe, settings: Mapping[str, Value]) -> NodeRecipe
     Example:
         >>> from condensery.node_fitting import NodeRecipe
         >>> tuned_nodes(NodeRecipe(), {"lr": 0.1}).optimizer
-        Adam(lr=0.1, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0005)
+        Adam(lr=0.1, betas=(0.9, 0.999), weight_decay=0.0005)
     """
     lengths = {"steps": recipe.steps, "check_every": recipe.check_every}
     changed: NodeRecipe = replace(recipe, **_changed({**lengths, **_plain(recipe)}, settings, NodeTraining, _OF_NODES))
