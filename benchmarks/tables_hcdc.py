@@ -210,12 +210,14 @@ def cost() -> str:
         pair = [kept[p, terms, weights, matrix] for matrix in (True, False)]
         numbers = [f"{q[name]:.3f}" for name in ("first_cpu_s", "step_cpu_s") for q in pair]
         gain = pair[1]["step_cpu_s"] / pair[0]["step_cpu_s"]
-        rows.append([f"{p}", f"{terms}", f"{weights:,}", *numbers, f"{gain:.0f}"])
+        peaks = [f"{q['peak_mb']:.0f}" for q in pair]
+        rows.append([f"{p}", f"{terms}", f"{weights:,}", *numbers, f"{gain:.0f}", *peaks])
     heads = ["p", "terms", "weights", "point: matrix", "point: solves", "step: matrix", "step: solves", "steps, ratio"]
+    heads += ["peak MB: matrix", "peak MB: solves"]
     said = (
         "CPU seconds of the first step at a point, training left out, and of a later one. "
         f"{r['images']} images of {r['side']} x {r['side']} train, as many validate on either side; the first row has "
-        "the process's own start in it."
+        "the process's own start in it. Peak memory is the whole process's."
     )
     return f"{markdown(heads, rows)}\n\n{said} {conditions(found)}"
 

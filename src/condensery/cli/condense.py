@@ -12,13 +12,13 @@ import typer
 from condensery.catalog import CORESETS, DOMAINS, DataSource, Kind, find
 from condensery.cli import kinds
 from condensery.cli import options as o
-from condensery.cli.alike import done_of, facts_of
-from condensery.cli.console import Interrupted, again, duration, emit, note, progress, say, size
+from condensery.cli.alike import done_of, facts_of, watched
+from condensery.cli.console import Interrupted, again, duration, emit, note, say, size
 
 if TYPE_CHECKING:
     from condensery.artifact import Artifact
     from condensery.recipes import PerClass, Plan
-    from condensery.runs import Folder, Run, Watch
+    from condensery.runs import Folder, Watch
 
 
 def condense(
@@ -87,10 +87,10 @@ def condense(
 
     kind = kinds.decide([method], data)
     taken = ("data", "method", "ratio", "set_", "budget", "seed", "device", "out", "resume", "as_json", "data_root")
-    watched = ("eval_every", "snapshot_every", "tensorboard")
+    looks_of = ("eval_every", "snapshot_every", "tensorboard")
     set_ = [*([] if keep_best is None else [f"keep_every={keep_best}"]), *(set_ or [])]
     if kind is Kind.GRAPH:
-        kinds.only_for(context, kind, *taken, *watched, "nodes", "eval_budget", "keep_best", "net", "width")
+        kinds.only_for(context, kind, *taken, *looks_of, "nodes", "eval_budget", "keep_best", "net", "width")
         settings = (*graphs.network_settings(net, width), *set_)
         wanted = graphs.Asked(data, method, graphs.Size(nodes, ratio), settings, data_root, seed, device.value, out)
         watching = runs.Watch(snapshot_every, eval_every, eval_budget, tensorboard)
@@ -98,14 +98,14 @@ def condense(
         return
     if kind is Kind.GRAPH_SET:
         more = ("ipc", "eval_budget", "keep_best", "net", "width")
-        kinds.only_for(context, kind, *taken, *watched, *more, without=("ratio",))
+        kinds.only_for(context, kind, *taken, *looks_of, *more, without=("ratio",))
         settings = (*graphs.network_settings(net, width), *set_)
         many = graph_sets.Asked(data, method, per_class(ipc), settings, data_root, seed, device.value, out)
         watching = runs.Watch(snapshot_every, eval_every, eval_budget, tensorboard)
         graph_sets.condense(many, budget=budget, watch=watching, resume=resume, as_json=as_json)
         return
     if kind is Kind.LOG:
-        kinds.only_for(context, kind, *taken, *watched)
+        kinds.only_for(context, kind, *taken, *looks_of)
         asked = logs.Asked(data, method, ratio, tuple(set_), data_root, seed, device.value, out)
         looks = (snapshot_every, eval_every, tensorboard)
         logs.condense(asked, budget=budget, watch=looks, resume=resume, as_json=as_json)
@@ -223,7 +223,7 @@ def condense_into(
         note(f"{folder.path} is finished already; nothing is left to do.")
         return Artifact.load(folder.artifact)
     try:
-        _advance(run, folder, watch)
+        watched(runs.advance(run, folder, watch), plan.steps)
         return runs.finish(run, folder, source)
     except KeyboardInterrupt:
         raise Interrupted(f"go on with: {again('--resume')}") from None
@@ -320,13 +320,3 @@ def report(artifact: Artifact, folder: Folder, *, as_json: bool) -> None:
     if folder.log.is_file():
         say(f"  log      {folder.log}")
     say(f"  next     condensery evaluate {folder.path}")
-
-
-def _advance(run: Run, folder: Folder, watch: Watch) -> None:
-    from condensery import runs
-
-    with progress(run.plan.steps, "steps", "starting") as bar:
-        for done in runs.advance(run, folder, watch):
-            loss = "" if done.loss is None else f"loss {done.loss:.4g}"
-            seen = "" if done.validation is None else f"  validation {100 * done.validation:.1f} %"
-            bar.at(done.step, loss + seen)

@@ -11,7 +11,6 @@ from condensery.cli import alike, graphs, kinds
 
 if TYPE_CHECKING:
     from condensery.cli.search import Grounds
-    from condensery.data.graphs import GraphData
     from condensery.graph_artifact import GraphArtifact
     from condensery.graph_runs import GraphSource
     from condensery.node_fitting import NodeRecipe
@@ -108,13 +107,9 @@ def grounds(
         test=Nodes.test(data),
         condensing=0.0 if real else sum(float(a.provenance.get("seconds", 0.0)) for a in sets.named().values()),
         sets={name: fingerprint(artifact) for name, artifact in sets.named().items()},
-        trained_on=_said(data),
+        trained_on=f"all {len(data.train):,} training nodes of the real graph",
         describe=graphs.describe_training,
     )
-
-
-def _said(data: GraphData) -> str:
-    return f"all {len(data.train):,} training nodes of the real graph"
 
 
 def _sources(
