@@ -6,6 +6,7 @@
     python benchmarks/kernels.py across cifar10 1 rcig-dual            # the same set under other architectures
     python benchmarks/kernels.py subsets cifar10 1000                  # time and memory against the backward subset
     python benchmarks/kernels.py costs cifar10 1                       # a step of each method, one after the other
+    python benchmarks/kernels.py published cifar10 1 rcig.npz --width 128   # a set of the authors' (peer_rcig_set.py)
     python benchmarks/kernels.py many < lines                          # one of these a line, all of one data set
 
 Every method has the same network (ConvNet-3 of widths 32, 64 and 128, no normalisation, softplus while condensing), the
@@ -27,6 +28,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import condensery as cd
@@ -67,18 +69,18 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("many")
-    for name in ("run", "study", "across"):
+    for name in ("run", "study", "across", "published"):
         command = commands.add_parser(name)
         command.add_argument("dataset", choices=DATASETS)
         command.add_argument("per_class", type=int)
-        command.add_argument("method", help="a method, or for `study` a solver")
+        command.add_argument("method", help="a method, for `study` a solver, for `published` a file")
         command.add_argument("--tag", default="", help="added to the name of the result")
         command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of the method")
         command.add_argument("--steps", type=int)
         command.add_argument("--width", type=int, default=WIDTH)
         command.add_argument("--norm", default="none", help="of the network while condensing")
         command.add_argument("--set-seed", type=int, default=0, help="of the synthetic set: another one each")
-        command.add_argument("--augment", action="store_true", help="`run`: add the row with augmentation")
+        command.add_argument("--augment", action="store_true", help="`run`, `published`: add the row with augmentation")
         command.add_argument("--nets", default="AlexNet,VGG11,ResNet18", help="of `across`")
         command.add_argument("--seconds", default="60,120,240", help="of `study`: CPU seconds of work")
     costs = commands.add_parser("costs")
@@ -112,7 +114,15 @@ def main() -> None:
 
 
 def do(options: argparse.Namespace, data: cd.data.ImageData) -> None:
-    {"run": run, "study": study, "across": across, "subsets": subsets, "costs": costs}[options.command](options, data)
+    commands = {
+        "run": run,
+        "study": study,
+        "across": across,
+        "subsets": subsets,
+        "costs": costs,
+        "published": published,
+    }
+    commands[options.command](options, data)
 
 
 def load(dataset: str) -> cd.data.ImageData:
@@ -376,9 +386,26 @@ def across(options: argparse.Namespace, data: cd.data.ImageData) -> None:
             else score(options.method, net, source, plain, data, trials, spent)
         )
         facts = {"name": f"{name}-{title}", "evaluation": to_config(plain), **surroundings(options)}
-        kept = {"dataset": options.dataset, "per_class": options.per_class, "method": options.method, "network": title}
+        kept = {"dataset": options.dataset, "per_class": options.per_class, "method": options.method}
+        kept |= {"tag": options.tag, "network": title}
         write(f"across-{name}-{title.replace(':', '-')}", {**facts, **kept, "row": row.to_json()})
         print(f"{name} {title}: {100 * row.last.mean:.1f} +- {100 * row.last.std:.1f}", flush=True)
+
+
+def published(options: argparse.Namespace, data: cd.data.ImageData) -> None:
+    """Train networks on a set of RCIG's authors, by their recipe as it is here: what our evaluation says of it."""
+    arrays = np.load(options.method)  # no pickled objects: numpy refuses them
+    x, y = (torch.from_numpy(arrays[key]) for key in ("images", "labels"))
+    batch = cd.Batch(torch.cat([x, x.flip(3)]), y.repeat(2, 1))  # mirrored, as theirs
+    name = f"published-{options.dataset}-ipc{options.per_class}-w{options.width}"
+    net, trials = network(data, options.width), trials_of(options)
+    kept = {"dataset": options.dataset, "per_class": options.per_class, "source": str(arrays["source"])}
+    facts: dict[str, Any] = {"name": name, **kept, **surroundings(options), "width": options.width}
+    for key in ("row", "augmented") if options.augment else ("row",):
+        plain = recipe(options, augment=key == "augmented")
+        facts[key] = score("rcig", net, batch, plain, data, trials, {}).to_json()
+        print(f"{name} {key}: {100 * last(facts[key]):.1f}", flush=True)
+    write(name, {**facts, "evaluation": to_config(recipe(options)), "autocast": str(trials.execution.autocast)})
 
 
 def subsets(options: argparse.Namespace, data: cd.data.ImageData) -> None:

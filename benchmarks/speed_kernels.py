@@ -64,7 +64,8 @@ from speed import Runner, host
 HERE = Path(__file__).parent
 THEIRS = "theirs"
 DESCENT, CG, DIRECT = "Descent", "Dual, Cg", "Dual, Direct"
-FORMS = {"RCIG": (DESCENT, CG, DIRECT), "FRePo": (DESCENT,)}  # FRePo has one form of ours
+COMPILED, LOW = "compiled", "bfloat16, compiled"  # FRePo's features of the real images
+FORMS = {"RCIG": (DESCENT, CG, DIRECT), "FRePo": (DESCENT, COMPILED, LOW)}
 REAL = 4096  # images that batches are drawn from
 
 
@@ -143,9 +144,10 @@ def network(setting: Setting, **options: Any) -> Net:
     return Net(cd.nets.ConvNet(**shape, norm=norm, parametrisation=start, **options))
 
 
-def frepo(setting: Setting, _: str, real: Labelled) -> FRePo:
+def frepo(setting: Setting, form: str, real: Labelled) -> FRePo:
     """As published."""
-    return FRePo(network(setting), real, torch.Generator().manual_seed(1), batch_real=BATCH_REAL["FRePo"])
+    fast = {"compiled": form != DESCENT, "precision": torch.bfloat16 if form == LOW else None}
+    return FRePo(network(setting), real, torch.Generator().manual_seed(1), batch_real=BATCH_REAL["FRePo"], **fast)
 
 
 def rcig(setting: Setting, form: str, real: Labelled) -> RCIG:
@@ -295,7 +297,7 @@ def row(setting: Setting, session: int, form: str, result: dict[str, Any]) -> di
     }
 
 
-HEADS = ["", "n", THEIRS, "ours", CG, DIRECT, "compiling, theirs", "peak MB theirs / ours"]
+HEADS = ["", "n", THEIRS, "ours", COMPILED, LOW, CG, DIRECT, "compiling, theirs", "peak MB theirs / ours"]
 
 
 def lines(made: list[dict[str, Any]]) -> Iterator[list[str]]:
@@ -303,7 +305,7 @@ def lines(made: list[dict[str, Any]]) -> Iterator[list[str]]:
     for name in dict.fromkeys(r["setting"] for r in made):
         mine = {r["program"]: r for r in made if r["setting"] == name}
         base = mine.get(THEIRS)
-        cells = [cell(mine.get(form), base) for form in (THEIRS, DESCENT, CG, DIRECT)]
+        cells = [cell(mine.get(form), base) for form in (THEIRS, DESCENT, COMPILED, LOW, CG, DIRECT)]
         memory = [str(mine[form]["peak_memory_mb"]) if form in mine else "-" for form in (THEIRS, DESCENT)]
         compiling = f"{base['compile_seconds']:.0f}" if base else ""
         yield [name, str(min(r["n"] for r in mine.values())), *cells, compiling, " / ".join(memory)]
@@ -325,8 +327,9 @@ def markdown(made: list[dict[str, Any]], sessions: list[dict[str, Any]]) -> str:
     ran = f"{sessions[-1]['processor']}, PyTorch {sessions[-1]['torch']}" + (f", JAX {peers[-1]}" if peers else "")
     return "\n".join([f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|", *body]) + (
         "\n\nCPU seconds of one outer iteration, one thread; in brackets the ratio to theirs. Ours in RCIG is "
-        "`Descent`, 20 + 20 steps as theirs. n iterations after a warm-up, taken in turns, medians. Compiling is not "
-        "in them and is in wall seconds. Memory is the whole process's. "
+        "`Descent`, 20 + 20 steps as theirs; *compiled* and *bfloat16* are FRePo's features of the real images, the "
+        "rest stays as it was. n iterations after a warm-up, taken in turns, medians. Compiling is not in them and is "
+        "in wall seconds. Memory is the whole process's. "
         f"{ran}. Made by `benchmarks/speed_kernels.py`."
     )
 

@@ -23,6 +23,12 @@ def test_is_two_settings_that_the_users_own_override() -> None:
     assert plan.options["precision"] is None
 
 
+def test_frepo_has_them() -> None:
+    options = recipes.load("frepo", "digits", 1, overrides=quick(True)).options
+    assert options["compiled"] is True
+    assert options["precision"] == "bf16"
+
+
 def test_coresets_do_without_them() -> None:
     settings = [*quick(True), "embedding=pixels"]
     suited = applicable(["dm", "herding"], [*settings, "steps=3"], recipes.names, optional=quick(True))
@@ -40,10 +46,20 @@ def test_no_compiler_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert not (tmp_path / "x").exists()
 
 
+def test_is_refused_where_it_does_nothing(tmp_path: Path) -> None:
+    words = ["condense", "digits", "--method", "rcig", "--fast", "--out", str(tmp_path / "x")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert "--fast does nothing for rcig" in " ".join(result.output.split())
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.slow
-def test_condenses_and_evaluates(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["dm", "frepo"])
+def test_condenses_and_evaluates(tmp_path: Path, method: str) -> None:
     out = str(tmp_path / "run")
-    run = CliRunner().invoke(app, ["condense", "digits", "--fast", "--set", "steps=100", "--out", out])
+    words = ["condense", "digits", "--method", method, "--fast", "--set", "steps=100", "--out", out]
+    run = CliRunner().invoke(app, words)
     assert run.exit_code == 0, run.output
     words = ["evaluate", out, "--fast", "--n", "2", "--no-full", "--checks", "0", "--json"]
     result = CliRunner().invoke(app, words)

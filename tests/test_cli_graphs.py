@@ -181,10 +181,21 @@ def test_evaluate_shows_random_nodes_and_the_full_graph_at_both_steps(made: Path
     assert "GAT" in told
 
 
+def test_what_validation_chose_is_said_with_the_set_and_with_its_accuracies(file: Path, tmp_path: Path) -> None:
+    words = ["--method", "gcond-x", *TINY, "--set", "steps=4", "--keep-best", 2, "--out", tmp_path / "kept"]
+    done = call("condense", file, *words).out
+    how = GraphArtifact.load(tmp_path / "kept" / "artifact.safetensors").provenance
+    accuracy = f"{100 * how['kept_validation']:.1f} %"
+    assert f"4 steps (kept: step {how['kept_step']}, validation {accuracy})" in done
+    text = call("evaluate", tmp_path / "kept", "--n", 1, "--no-full").out
+    assert f"The set is step {how['kept_step']}'s of 4, kept for its validation accuracy ({accuracy})." in text
+
+
 def test_evaluate_prints_a_table(made: Path, file: Path) -> None:
     text = call("evaluate", made, "--n", 1, "--no-full", "--epochs", 3, "--data", file).out
     assert all(words in text for words in ("last step", "on validation", "random", "3 steps, Adam 0.01"))
     assert "│ full graph" not in text
+    assert "kept for" not in text
     assert "2 steps" in call("evaluate", made, "--n", 1, "--no-full", "--eval-budget", 0.5).out
     assert "give with --data the graph that it was made from" in complaint("evaluate", made, "--data", "digits-graph")
 

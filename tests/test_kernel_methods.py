@@ -268,6 +268,25 @@ def test_running_statistics_are_those_of_training() -> None:
     assert all(torch.equal(again[name], fresh[name]) for name in fresh)
 
 
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_lower_precision_is_for_the_real_images_only(norm: str) -> None:
+    """The set's gradient turns by less than a degree or two; nothing of the set or of the pool is rounded."""
+    real = blobs()
+    found: list[tuple[float, Tensor]] = []
+    for precision in (None, torch.bfloat16):
+        images = labelled(real)
+        how = {"batch_real": 24, "pool_size": 2, "ridge": 1e-2, "precision": precision}
+        frepo = FRePo(tiny_net(norm=norm), real, generator(1), **how)  # type: ignore[arg-type]
+        for _ in range(3):
+            loss = frepo(images)
+        found.append((loss.item(), torch.autograd.grad(loss, images.values)[0]))
+        assert all(not isinstance(t, Tensor) or t.dtype == torch.float32 for t in frepo._pool.state_dict().values())
+    (exact, gradient), (low, other) = found
+    assert low != exact  # it does something
+    assert low == pytest.approx(exact, rel=0.01)
+    assert torch.cosine_similarity(gradient.flatten(), other.flatten(), dim=0) > 0.999
+
+
 def test_features_under_batch_normalisation_do_not_depend_on_the_batch() -> None:
     """Every real image twice leaves the loss as it is: statistics are the set's, not the real batch's."""
     real, net = doubled(), tiny_net(norm="batch")

@@ -36,6 +36,20 @@ def test_agree_with_one_piece(precision: torch.dtype | None, norm: str, soft: bo
     assert passes.mean_gradient(theta, x, y).dtype == torch.float32
 
 
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+@pytest.mark.parametrize("norm", ["instance", "batch", "none"])
+def test_features_of_pieces_are_those_of_the_whole(precision: torch.dtype | None, norm: str) -> None:
+    net = tiny_net(norm=norm)
+    net._activation_bytes[(1, 8, 8)] = (4 << 20) // 5
+    theta, x = net.init(generator(0)), blobs().whole()[0]
+    fixed = net.statistics(theta, x) if norm == "batch" else None
+    for statistics in {id(s): s for s in (None, fixed)}.values():
+        features = Passes(net, precision).embed(theta.requires_grad_(), x, statistics=statistics)
+        assert relative(features, net.embed(theta, x, statistics=statistics).detach()) < TOLERANCE[precision]
+        assert features.dtype == torch.float32
+        assert not features.requires_grad
+
+
 def test_fixed_statistics_allow_pieces() -> None:
     net = tiny_net(norm="batch")
     net._activation_bytes[(1, 8, 8)] = (4 << 20) // 5
@@ -55,6 +69,7 @@ def test_compiled_agrees(precision: torch.dtype | None) -> None:
     x, y = blobs().whole()
     eager, compiled = Passes(net, precision), Passes(net, precision, compiled=True)
     assert relative(compiled.mean_embedding(theta, x), eager.mean_embedding(theta, x)) < TOLERANCE[precision]
+    assert relative(compiled.embed(theta, x), eager.embed(theta, x)) < TOLERANCE[precision]
     assert relative(compiled.mean_gradient(theta, x, y), eager.mean_gradient(theta, x, y)) < TOLERANCE[precision]
 
 

@@ -44,10 +44,24 @@ class Passes:
         low = self._lower(theta)
         with torch.no_grad():
             for (part,) in self._pieces(None, x):
-                value = self._embedding_sum(low, self._lower(part))
+                value = self._embedding_sum(low, self._channels_last(part))
                 total = value if total is None else total + value
         assert total is not None
         return total / len(x)
+
+    def embed(self, theta: Tensor, x: Tensor, *, statistics: Statistics = None) -> Tensor:
+        """Features ``[n, d]`` of images ``[n, c, h, w]`` under parameters theta ``[net.size]``, in theta's precision.
+
+        Args:
+            theta: Parameters ``[net.size]``.
+            x: Images ``[n, c, h, w]``.
+            statistics: Fixed batch-normalisation statistics.
+        """
+        low = self._lower(theta.detach())
+        fixed = None if statistics is None else {k: self._lower(v) for k, v in statistics.items()}
+        with torch.no_grad():
+            pieces = self._pieces(statistics, x)
+            return torch.cat([self._features(low, self._channels_last(part), fixed).to(theta) for (part,) in pieces])
 
     def logits(self, theta: Tensor, x: Tensor) -> Tensor:
         """Logits ``[n, C]`` of images ``[n, c, h, w]`` under parameters theta, in full precision."""
@@ -121,6 +135,18 @@ class Passes:
 
     def _lower(self, value: Tensor) -> Tensor:
         return value if self.precision is None or not value.is_floating_point() else value.to(self.precision)
+
+    def _channels_last(self, x: Tensor) -> Tensor:
+        """Images in the lower precision: with channels last their convolutions take two thirds of the time."""
+        low = self._lower(x)
+        return low if low is x or x.dim() != 4 else low.contiguous(memory_format=torch.channels_last)
+
+    @cached_property
+    def _features(self) -> Callable[[Tensor, Tensor, Statistics], Tensor]:
+        def function(theta: Tensor, x: Tensor, statistics: Statistics) -> Tensor:
+            return self.net.embed(theta, x, statistics=statistics)
+
+        return _compile(function) if self.compiled else function
 
     @cached_property
     def _embedding_sum(self) -> Callable[[Tensor, Tensor], Tensor]:

@@ -132,6 +132,19 @@ def done_of(how: Mapping[str, Any]) -> str:
     return f"{how['steps']} steps (kept: step {how['kept_step']}, validation {100 * how['kept_validation']:.1f} %)"
 
 
+def tell_kept(how: Mapping[str, Any]) -> None:
+    """Say under a table of test accuracies which step's set was kept, if one was chosen on the validation data.
+
+    Args:
+        how: The set's provenance.
+    """
+    if "kept_step" in how:
+        say(
+            f"The set is step {how['kept_step']}'s of {how['steps']}, kept for its validation accuracy "
+            f"({100 * how['kept_validation']:.1f} %)."
+        )
+
+
 def watched(steps: Iterable[Progress], total: int) -> None:
     """The steps of a run, with a progress bar, the loss and what was seen on the validation split."""
     with progress(total, "steps", "starting") as bar:

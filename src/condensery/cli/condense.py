@@ -116,6 +116,8 @@ def condense(
     source = DataSource(data, data_root, size, validation)
     network = network_options(net, width, norm)
     matches = recipes.takes_experts(method.lower())
+    if fast and "precision" not in recipes.names(method.lower()):
+        raise ValueError(f"--fast does nothing for {method}, of which no part is compiled; leave it out.")
     overrides = [*quick(fast, experts=matches), *set_, *([f"whiten={whiten.value}"] if whiten else [])]
     whole = recipes.load(method, source.name, per_class(ipc), overrides=overrides, network=network)
     plan = whole.with_budget(budget)

@@ -112,6 +112,7 @@ def evaluate(
         return
     show(table_of(scores))
     say(f"Each network is trained by the set's recipe: {describe_recipe(shortened.training_recipe())}.")
+    alike.tell_kept(loaded.provenance)
 
 
 def run_table(artifact: Artifact, data: ImageData, modules: Sequence[nn.Module], protocol: Protocol) -> list[Part]:

@@ -240,6 +240,7 @@ def evaluate(path: Path, scoring: Scoring, where: alike.Where, *, nets: str | No
         return
     show(table_of(scores))
     say(f"Networks are trained by the set's recipe: {describe(recipe)}{_on_all(scoring)}. {_ANEW}")
+    alike.tell_kept(artifact.provenance)
 
 
 _ANEW = "Random graphs are drawn anew for each network."

@@ -284,6 +284,7 @@ def evaluate(path: Path, scoring: Scoring, where: alike.Where, *, nets: str | No
         return
     show(table_of(scores))
     say(f"All rows are trained alike: {describe(recipe)}. Random nodes are drawn anew for each network.")
+    alike.tell_kept(artifact.provenance)
 
 
 def _rows(
