@@ -79,7 +79,9 @@ def test_looking_changes_nothing(data: ImageData, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["dm", "rcig"])  # rcig keeps an average of its iterates
-def test_the_set_that_validates_best_is_kept(method: str, data: ImageData, tmp_path: Path) -> None:
+def test_the_set_that_validates_best_is_kept(
+    method: str, data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also by a run that was stopped; and it is the very set that a shorter run leaves."""
     quick = ["eval.epochs=40", "eval.lr=0.05", "net.width=8", "lr_images=5"]
     if method == "rcig":
@@ -96,6 +98,11 @@ def test_the_set_that_validates_best_is_kept(method: str, data: ImageData, tmp_p
     list(runs.advance(run, folder))
     found = runs.finish(run, folder, SOURCE)
     assert torch.equal(found.images.values, expected.images.values)
+    monkeypatch.setattr(runs, "fit", None)  # what was measured to choose is not measured again
+    assert runs.validation_accuracy(run) == pytest.approx(found.provenance["kept_validation"])
+    with pytest.raises(TypeError, match="NoneType"):
+        runs.validation_accuracy(run, 0.5)
+    monkeypatch.undo()
     accuracies, sets = [], []
     for step in (0, 2, 4, 6):
         run, folder = start(plan_of(method, f"steps={step}", *quick), data, tmp_path / str(step))

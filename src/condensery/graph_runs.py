@@ -46,7 +46,7 @@ from condensery.graph import (
     class_counts,
 )
 from condensery.graph_artifact import GraphArtifact, cut, recipe_for
-from condensery.keeping import keeping_best, kept_step
+from condensery.keeping import keeping_best, kept_accuracy, kept_step
 from condensery.loop import Objective, result
 from condensery.methods.geom import with_soft_labels
 from condensery.net import Net
@@ -297,7 +297,8 @@ def finish(run: GraphRun, folder: Folder, source: GraphSource) -> GraphArtifact:
 
 def validation_accuracy(run: GraphRun, budget: float = 1.0) -> float:
     """Train one network on the graph as it is, and score its last step on the validation nodes; nothing is touched."""
-    return _accuracy(run.plan, run.data, run.seed, run.result, budget)
+    known = kept_accuracy(run.objective, run.synthetic, run.plan.run, budget)
+    return _accuracy(run.plan, run.data, run.seed, run.result, budget) if known is None else known
 
 
 def _accuracy(plan: GraphPlan, data: GraphData, seed: int, graph: Graph, budget: float) -> float:

@@ -36,7 +36,7 @@ from condensery.evaluate.whole_graphs import score_graphs
 from condensery.graph_fitting import GraphRecipe, accuracy, fit_graphs, graph_embeddings, graph_logits
 from condensery.graph_set_artifact import GraphSetArtifact
 from condensery.graphs import Graphs
-from condensery.keeping import keeping_best, kept_step
+from condensery.keeping import keeping_best, kept_accuracy, kept_step
 from condensery.loop import Objective, result
 from condensery.net import Net
 from condensery.recipes import values
@@ -259,7 +259,8 @@ def finish(run: GraphSetRun, folder: Folder, source: GraphSetSource) -> GraphSet
 
 def validation_accuracy(run: GraphSetRun, budget: float = 1.0) -> float:
     """Train one network on the graphs as they are, and score its last pass on the validation graphs."""
-    return _accuracy(run.plan, run.data, run.seed, run.result, budget)
+    known = kept_accuracy(run.objective, run.synthetic, run.plan.run, budget)
+    return _accuracy(run.plan, run.data, run.seed, run.result, budget) if known is None else known
 
 
 def _accuracy(plan: GraphSetPlan, data: GraphSet, seed: int, graphs: GraphSet, budget: float) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from condensery.loop import Objective, result
 
-__all__ = ["Best", "KeepBest", "Keeping", "better_of", "keeping_best", "kept_step", "restored"]
+__all__ = ["Best", "KeepBest", "Keeping", "better_of", "keeping_best", "kept_accuracy", "kept_step", "restored"]
 
 
 class Best(TypedDict):
@@ -183,3 +183,17 @@ def kept_step(objective: Objective, synthetic: Any) -> dict[str, Any]:
         return {}
     best = objective.best(synthetic)
     return {"kept_step": best["step"], "kept_validation": 1 - best["score"]}
+
+
+def kept_accuracy(objective: Objective, synthetic: Any, how: Keeping | None, budget: float) -> float | None:
+    """Validation accuracy of the set that would be kept now, where the choice of the best one measures just that.
+
+    Args:
+        objective: The method.
+        synthetic: The set as it is.
+        how: What the plan says.
+        budget: Share of the evaluation recipe that is asked for.
+    """
+    if not isinstance(objective, KeepBest) or how is None or how.keep_budget != budget:
+        return None
+    return 1 - objective.best(synthetic)["score"]

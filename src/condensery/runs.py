@@ -36,7 +36,7 @@ from condensery.data import ImageData, Labelled
 from condensery.data.whitening import Preprocessing, Standardise, Whiten, zca_absolute, zca_trace
 from condensery.fitting import accuracy, fit
 from condensery.journal import Journal, read
-from condensery.keeping import keeping_best, kept_step
+from condensery.keeping import keeping_best, kept_accuracy, kept_step
 from condensery.loop import Objective, Snapshots, iterate, result
 from condensery.methods import datm
 from condensery.methods.regression import centred_one_hot
@@ -434,7 +434,8 @@ def write(artifact: Artifact, folder: Folder) -> None:
 
 def validation_accuracy(run: Run, budget: float = 1.0) -> float:
     """Train one network on the set as it is and score it on the validation split; the run is not touched."""
-    return _accuracy(run.plan, run.data, run.seed, run.network, run.result, budget)
+    known = kept_accuracy(run.objective, run.synthetic, run.plan.start, budget)
+    return _accuracy(run.plan, run.data, run.seed, run.network, run.result, budget) if known is None else known
 
 
 def _accuracy(plan: Plan, data: ImageData, seed: int, network: nn.Module, images: Images, budget: float) -> float:
