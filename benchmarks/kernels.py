@@ -5,6 +5,7 @@
     python benchmarks/kernels.py study fashion-mnist 1 descent-20-20   # validation accuracy against seconds of work
     python benchmarks/kernels.py across cifar10 1 rcig-dual            # the same set under other architectures
     python benchmarks/kernels.py subsets cifar10 1000                  # time and memory against the backward subset
+    python benchmarks/kernels.py gradients cifar10 10                  # how near solvers come to RCIG's exact gradient
     python benchmarks/kernels.py costs cifar10 1                       # a step of each method, one after the other
     python benchmarks/kernels.py published cifar10 1 rcig.npz --width 128   # a set of the authors' (peer_rcig_set.py)
     python benchmarks/kernels.py many < lines                          # one of these a line, all of one data set
@@ -52,8 +53,28 @@ WIDTH, BATCH_REAL = 32, 256
 DATASETS = ["mnist", "fashion-mnist", "cifar10"]
 # Steps of the outer loop: what an hour or two of CPU for a whole table leaves.
 STEPS = {
-    1: {"dm": 300, "kip": 1000, "rfad": 150, "frepo": 600, "vig": 150, "cig": 150, "rcig": 150, "rcig-dual": 150},
-    10: {"dm": 300, "kip": 300, "rfad": 60, "frepo": 300, "vig": 40, "cig": 40, "rcig": 40, "rcig-dual": 40},
+    1: {
+        "dm": 300,
+        "kip": 1000,
+        "rfad": 150,
+        "frepo": 600,
+        "vig": 150,
+        "cig": 150,
+        "rcig": 150,
+        "rcig-dual": 150,
+        "rcig-cg": 150,
+    },
+    10: {
+        "dm": 300,
+        "kip": 300,
+        "rfad": 60,
+        "frepo": 300,
+        "vig": 40,
+        "cig": 40,
+        "rcig": 40,
+        "rcig-dual": 40,
+        "rcig-cg": 40,
+    },
 }
 FIT = {1: 1000, 10: 300}  # optimizer steps of a test network
 # LAMB and AdaBelief move a pixel by about their learning rate; the published ones are for 10,000 steps and more.
@@ -90,6 +111,12 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     costs.add_argument("--steps", type=int, default=4)
     costs.add_argument("--width", type=int, default=WIDTH)
     costs.add_argument("--set-seed", type=int, default=0)
+    near = commands.add_parser("gradients")
+    near.add_argument("dataset", choices=DATASETS)
+    near.add_argument("per_class", type=int)
+    near.add_argument("--solvers", default="descent-20-20,dual-5,dual-10,dual-15,dual-20,cg-3,cg-5,cg-7,cg-10,cg-15,cg")
+    near.add_argument("--width", type=int, default=WIDTH)
+    near.add_argument("--set-seed", type=int, default=0)
     subsets = commands.add_parser("subsets")
     subsets.add_argument("dataset", choices=DATASETS)
     subsets.add_argument("images", type=int)
@@ -121,6 +148,7 @@ def do(options: argparse.Namespace, data: cd.data.ImageData) -> None:
         "subsets": subsets,
         "costs": costs,
         "published": published,
+        "gradients": gradients,
     }
     commands[options.command](options, data)
 
@@ -192,6 +220,8 @@ def objective_of(
         settings["solver"] = methods.Dual()
     elif solver == "direct":
         settings["solver"] = methods.Dual.direct()
+    elif solver == "cg":
+        settings["solver"] = methods.Descent.cg()
     settings |= changes
     classes = {"frepo": "FRePo"}
     return getattr(methods, classes.get(name, name.upper()))(net, real, generator, **settings), settings
@@ -314,11 +344,15 @@ def condense(
 
 
 def solver_of(word: str) -> Any:
-    """descent-20-20, cg-10 (both solves by conjugate gradients in the parameters), dual-10, or direct."""
+    """descent-20-20, cg-10 (both solves by conjugate gradients in the parameters), cg (the same, as the command has it),
+    dual-10, or direct.
+    """
     kind, *numbers = word.split("-")
     counts = [int(n) for n in numbers]
     if kind == "descent":
         return methods.Descent(*counts)
+    if word == "cg":
+        return methods.Descent.cg()
     if kind == "cg":
         return methods.Descent(solve=Cg(steps=counts[0], tolerance=1e-3))
     return methods.Dual(Direct() if kind == "direct" else Cg(steps=counts[0], tolerance=1e-3))
@@ -488,6 +522,51 @@ def costs(options: argparse.Namespace, data: cd.data.ImageData) -> None:
     name = f"costs-{options.dataset}-ipc{options.per_class}"
     kept = {"dataset": options.dataset, "per_class": options.per_class}
     write(name, {"name": name, **kept, "cpu_seconds_a_step": found, **surroundings(options)})
+
+
+def gradients(options: argparse.Namespace, data: cd.data.ImageData) -> None:
+    """RCIG's gradient in the images by each solver beside the exact one, at the set that a run begins with.
+
+    Its error, and the CPU seconds of the step. Without clipping and margin; a residual ends `cg` alone, the others make
+    all their steps.
+    """
+    net = network(data, options.width, softplus=True)
+    real = data.train.prepared() if options.dataset == "cifar10" else data.train
+
+    def gradient(solver: Any, seed: int = 1) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Of one network, and of the real batch that a seed gives."""
+        images = start(options, data, options.per_class, "rcig")
+        changes = {"solver": solver, "clip": False, "margin": 0.0, "pool_size": 1, "pool_steps": 1}
+        objective, _ = objective_of("rcig", net, real, torch.Generator().manual_seed(1), changes)
+        parameters = [p for p in images.parameters() if p.requires_grad]
+        torch.autograd.grad(objective(images), parameters)  # the network is made, and Adam's rates are found
+        objective.generator.manual_seed(seed)  # for the real batch: there is no other network to draw
+        clock = time.process_time()
+        found = torch.autograd.grad(objective(images), parameters)
+        figures = {key: float(objective.figures[key]) for key in ("inner_residual", "inverse_residual")}
+        return found[0].flatten(), {"cpu_seconds": time.process_time() - clock, **figures}
+
+    def apart_from(exact: torch.Tensor, found: torch.Tensor) -> dict[str, float]:
+        return {
+            "error": float((found - exact).norm() / exact.norm()),
+            "cosine": float(torch.cosine_similarity(found, exact, dim=0)),
+        }
+
+    exact, facts = gradient(methods.Dual(Cg(steps=100, tolerance=1e-6)))
+    points: list[dict[str, Any]] = [{"solver": "exact", **facts}]
+    other, facts = gradient(methods.Dual(Cg(steps=100, tolerance=1e-6)), seed=2)
+    points.append({"solver": "another real batch", **facts, **apart_from(exact, other)})
+    for word in options.solvers.split(","):
+        solver = solver_of(word)
+        if word != "cg" and not word.startswith("descent"):
+            cg = Cg(steps=int(word.split("-")[1]), tolerance=0.0)
+            solver = methods.Descent(solve=cg) if word.startswith("cg") else methods.Dual(cg)
+        found, facts = gradient(solver)
+        points.append({"solver": word, **facts, **apart_from(exact, found)})
+        print(points[-1], flush=True)
+    name = f"gradients-{options.dataset}-ipc{options.per_class}"
+    kept = {"dataset": options.dataset, "per_class": options.per_class}
+    write(name, {"name": name, **kept, **surroundings(options), "width": options.width, "near": points})
 
 
 def condense_only(images: cd.Images, objective: Any, steps: int) -> tuple[int, float]:

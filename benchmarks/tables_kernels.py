@@ -8,9 +8,15 @@ from typing import Any
 
 from tables import ACROSS, NAMES, load, markdown, place, reached, score
 
-METHODS = ["kip", "rfad", "frepo", "vig", "cig", "rcig", "rcig-dual"]
+METHODS = ["kip", "rfad", "frepo", "vig", "cig", "rcig", "rcig-dual", "rcig-cg"]
 ROWS = ["random", "dm", *METHODS]
-TITLES = {"frepo": "FRePo", "rcig": "RCIG, 20 + 20 Adam steps", "rcig-dual": "RCIG, exact", "random": "random subset"}
+TITLES = {
+    "frepo": "FRePo",
+    "rcig": "RCIG, 20 + 20 Adam steps",
+    "rcig-dual": "RCIG, dual",
+    "rcig-cg": "RCIG, CG",
+    "random": "random subset",
+}
 # Test accuracy in per cent as the RCIG paper has it: tables 1 and 2, width 128, 5,000 to 15,000 iterations.
 PUBLISHED: dict[tuple[str, str, int], float] = {
     ("random", "mnist", 1): 62.7,
@@ -83,7 +89,7 @@ def table(*methods: str) -> str:
     heads = ["data", "images a class", "method", "test accuracy, %", "with augmentation, %", "published, %", "steps"]
     rows = []
     for r in found:
-        known = PUBLISHED.get((r["method"].removesuffix("-dual"), r["dataset"], r["per_class"]))
+        known = PUBLISHED.get((r["method"].removesuffix("-dual").removesuffix("-cg"), r["dataset"], r["per_class"]))
         augmented = score(r["augmented"]["last"]) if "augmented" in r else ""
         made = r["method"] != "random"
         steps, cost = (f"{r['steps']:,}", seconds(r)) if made else ("", "")
@@ -112,7 +118,7 @@ def seconds(r: dict[str, Any]) -> str:
 def solvers() -> str:
     """RCIG's validation accuracy for the same work under different solvers."""
     found = [r for r in load("kernels") if "points" in r and "solver" in r]
-    order = ["descent-0-0", "descent-5-5", "descent-20-0", "descent-20-20", "cg-10", "dual-20", "direct"]
+    order = ["descent-0-0", "descent-5-5", "descent-20-0", "descent-20-20", "cg-10", "cg", "dual-20", "direct"]
     found.sort(key=lambda r: (r["dataset"], r["per_class"], order.index(r["solver"])))
     rows = []
     for r in found:
@@ -141,8 +147,35 @@ def called(solver: str) -> str:
     if kind == "descent":
         return f"Adam, {numbers[0]} + {numbers[1]} steps" + (" (FRePo's gradient)" if numbers == ["0", "0"] else "")
     if kind == "cg":
-        return f"CG in the parameters, up to {numbers[0]} + {numbers[0]} steps"
-    return "dual, factorised" if kind == "direct" else f"dual, CG of up to {numbers[0]} steps"
+        steps = numbers[0] if numbers else "20"
+        return f"CG in the parameters, up to {steps} + {steps} steps"
+    return "dual, factorised" if kind == "direct" else f"CG in the dual, up to {numbers[0]} + {numbers[0]} steps"
+
+
+def near() -> str:
+    """How near solvers come to RCIG's exact gradient."""
+    found = sorted((r for r in load("kernels") if "near" in r), key=lambda r: (r["dataset"], r["per_class"]))
+    heads = ["data", "images a class", "solver", "error of the gradient, %", "cosine"]
+    heads += ["left of the inner problem", "of the inverse one", "CPU seconds of the step"]
+    rows = []
+    for r in found:
+        for p in r["near"]:
+            solver = {"exact": "the exact gradient", "another real batch": "the exact one, of other real images"}
+            name = solver.get(p["solver"]) or called(p["solver"]).replace("up to ", "")
+            name = "CG in the parameters, to 1e-2" if p["solver"] == "cg" else name
+            error = [f"{100 * p['error']:.2g}", f"{p['cosine']:.4f}"] if "error" in p else ["", ""]
+            left = [f"{p[key]:.1e}" for key in ("inner_residual", "inverse_residual")]
+            rows.append([*place(r), name, *error, *left, f"{p['cpu_seconds']:.1f}"])
+    made = markdown(heads, rows)
+    if not found:
+        return made
+    r = found[0]
+    return (
+        f"{made}\n\nThe gradient in the images at the set that a run begins with, for one network of width {r['width']} "
+        "that has made one step, 256 real images; without clipping and margin. The two forms measure what is left of "
+        f"different equations. {r['hardware']['processor']}, {r['threads']} thread, PyTorch {r['versions']['torch']}. "
+        "Made by `benchmarks/kernels.py gradients`."
+    )
 
 
 def across() -> str:
@@ -204,9 +237,10 @@ def published() -> str:
 MAKERS: dict[str, Callable[[], str]] = {
     "kernels": table,
     "solvers": solvers,
+    "near": near,
     "kernels-across": across,
     "published-sets": published,
     "subsets": subsets,
     **{m: partial(table, m) for m in ("kip", "rfad", "frepo", "vig", "cig")},
-    "rcig": partial(table, "rcig", "rcig-dual"),
+    "rcig": partial(table, "rcig", "rcig-dual", "rcig-cg"),
 }

@@ -132,6 +132,22 @@ def test_more_steps_of_adam_come_nearer_to_the_dual(method: type) -> None:
     assert errors[2] < 0.5 * errors[1] < 0.5 * errors[0], errors
 
 
+def test_conjugate_gradients_in_the_parameters_are_nearer_than_in_the_dual_after_as_many_steps() -> None:
+    real = wide()
+    images = learned(real, 4)
+    options: dict[str, Any] = {"ridge": 3e-3, "clip": False}
+    truth = torch.cat([g.flatten() for g in gradients(RCIG, real, images, solver=Dual.direct(), **options)[1]])
+
+    def error(solver: Any) -> float:
+        ours = torch.cat([g.flatten() for g in gradients(RCIG, real, images, solver=solver, **options)[1]])
+        return float((ours - truth).norm() / truth.norm())
+
+    for steps in (2, 4):
+        cg = Cg(steps=steps, tolerance=0)
+        assert error(Descent(solve=cg)) < 0.5 * error(Dual(cg))
+    assert error(Descent.cg()) < 0.02
+
+
 def test_exactly_solved_cig_and_rcig_differ_by_the_bias_of_the_head_alone() -> None:
     real, module = wide(), tiny_net().module
     images = learned(real)
@@ -378,6 +394,7 @@ ROWS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "CIG": lambda net, real, g: CIG(net, real, g, solver=Descent(4, 4), **SMALL),
     "CIG dual": lambda net, real, g: CIG(net, real, g, solver=Dual(), **SMALL),
     "RCIG": lambda net, real, g: RCIG(net, real, g, solver=Descent(4, 4), backward=4, **SMALL),
+    "RCIG CG": lambda net, real, g: RCIG(net, real, g, solver=Descent.cg(), **SMALL),
     "RCIG dual": lambda net, real, g: RCIG(net, real, g, solver=Dual(), **SMALL),
     "RCIG direct": lambda net, real, g: RCIG(net, real, g, solver=Dual.direct(), ema=None, **SMALL),
 }

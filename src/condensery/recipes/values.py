@@ -69,7 +69,7 @@ OBJECTS: dict[str, dict[str, str]] = {
     "Ascent": {"sam": "Sam", "gsam": "Gsam", "asam": "Asam", "vasso": "Vasso"},
     "OuterLoss": {"squared": "Squared", "platt": "Platt"},
     "Kernel": {"fc-ntk": "InfiniteNtk", "conv-nngp": "RandomNngp", "conv-ntk": "RandomNtk"},
-    "Solver": {"descent": "Descent", "dual": "Dual", "dual-direct": "Dual.direct"},
+    "Solver": {"descent": "Descent", "cg": "Descent.cg", "dual": "Dual", "dual-direct": "Dual.direct"},
 }
 """Words for an object that a method takes, by the kind of the setting: what in `methods` makes it."""
 
