@@ -344,8 +344,8 @@ def condense(
 
 
 def solver_of(word: str) -> Any:
-    """descent-20-20, cg-10 (both solves by conjugate gradients in the parameters), cg (the same, as the command has it),
-    dual-10, or direct.
+    """descent-20-20, cg-10 (both solves by conjugate gradients in the parameters), cg (the same, as the command has
+    it), dual-10, or direct.
     """
     kind, *numbers = word.split("-")
     counts = [int(n) for n in numbers]

@@ -170,12 +170,13 @@ def near() -> str:
     if not found:
         return made
     r = found[0]
-    return (
-        f"{made}\n\nThe gradient in the images at the set that a run begins with, for one network of width {r['width']} "
-        "that has made one step, 256 real images; without clipping and margin. The two forms measure what is left of "
-        f"different equations. {r['hardware']['processor']}, {r['threads']} thread, PyTorch {r['versions']['torch']}. "
-        "Made by `benchmarks/kernels.py gradients`."
+    said = (
+        "The gradient in the images at the set that a run begins with, for one network of width "
+        f"{r['width']} that has made one step, 256 real images; without clipping and margin. The two forms measure "
+        f"what is left of different equations. {r['hardware']['processor']}, {r['threads']} thread, PyTorch "
+        f"{r['versions']['torch']}. Made by `benchmarks/kernels.py gradients`."
     )
+    return f"{made}\n\n{said}"
 
 
 def across() -> str:
