@@ -63,9 +63,9 @@ from speed import Runner, host
 
 HERE = Path(__file__).parent
 THEIRS = "theirs"
-DESCENT, CG, DIRECT = "Descent", "Dual, Cg", "Dual, Direct"
+DESCENT, PRIMAL, CG, DIRECT = "Descent", "CG", "Dual, Cg", "Dual, Direct"
 COMPILED, LOW = "compiled", "bfloat16, compiled"  # FRePo's features of the real images
-FORMS = {"RCIG": (DESCENT, CG, DIRECT), "FRePo": (DESCENT, COMPILED, LOW)}
+FORMS = {"RCIG": (DESCENT, PRIMAL, CG, DIRECT), "FRePo": (DESCENT, COMPILED, LOW)}
 REAL = 4096  # images that batches are drawn from
 
 
@@ -152,7 +152,7 @@ def frepo(setting: Setting, form: str, real: Labelled) -> FRePo:
 
 def rcig(setting: Setting, form: str, real: Labelled) -> RCIG:
     """As published but for the solver; the rates are settled, and the pool's steps are always as many."""
-    solvers: dict[str, Solver] = {DESCENT: Descent(), CG: Dual(), DIRECT: Dual(Direct())}
+    solvers: dict[str, Solver] = {DESCENT: Descent(), PRIMAL: Descent.cg(), CG: Dual(), DIRECT: Dual(Direct())}
     net = network(setting, activation=cd.nets.Activation.SOFTPLUS, beta=60.0)
     method = RCIG(net, real, torch.Generator().manual_seed(1), batch_real=BATCH_REAL["RCIG"], solver=solvers[form])
     method._inner_rate, method._inverse_rate = settled(INNER_RATE), settled(INVERSE_RATE)
@@ -282,7 +282,8 @@ def row(setting: Setting, session: int, form: str, result: dict[str, Any]) -> di
     """What was measured of a program."""
     laps, memory = result["laps"], result["memory"]
     medians = {f"{k}_seconds": round(statistics.median(lap[f"{k}_s"] for lap in laps), 4) for k in ("cpu", "wall")}
-    steps = [sum(counts) for counts in zip(*(lap["solver_steps"] for lap in laps), strict=True)] if form == CG else []
+    counted = [lap["solver_steps"] for lap in laps] if form in (PRIMAL, CG) else []
+    steps = [sum(counts) for counts in zip(*counted, strict=True)]
     return {
         "setting": setting.name,
         **{name: getattr(setting, name) for name in ("method", "ipc", "width")},
@@ -297,7 +298,8 @@ def row(setting: Setting, session: int, form: str, result: dict[str, Any]) -> di
     }
 
 
-HEADS = ["", "n", THEIRS, "ours", COMPILED, LOW, CG, DIRECT, "compiling, theirs", "peak MB theirs / ours"]
+ORDER = (THEIRS, DESCENT, COMPILED, LOW, PRIMAL, CG, DIRECT)
+HEADS = ["", "n", THEIRS, "ours", *ORDER[2:], "compiling, theirs", "peak MB theirs / ours"]
 
 
 def lines(made: list[dict[str, Any]]) -> Iterator[list[str]]:
@@ -305,7 +307,7 @@ def lines(made: list[dict[str, Any]]) -> Iterator[list[str]]:
     for name in dict.fromkeys(r["setting"] for r in made):
         mine = {r["program"]: r for r in made if r["setting"] == name}
         base = mine.get(THEIRS)
-        cells = [cell(mine.get(form), base) for form in (THEIRS, DESCENT, COMPILED, LOW, CG, DIRECT)]
+        cells = [cell(mine.get(form), base) for form in ORDER]
         memory = [str(mine[form]["peak_memory_mb"]) if form in mine else "-" for form in (THEIRS, DESCENT)]
         compiling = f"{base['compile_seconds']:.0f}" if base else ""
         yield [name, str(min(r["n"] for r in mine.values())), *cells, compiling, " / ".join(memory)]
@@ -364,7 +366,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="measured ones of the cheap settings")
     parser.add_argument("--few", type=int, default=1, help="of RCIG at width 128 or 10 images per class")
     parser.add_argument("--cases", nargs="*", help="names of settings: RCIG ipc 1 width 32, ...")
-    parser.add_argument("--forms", nargs="*", help=f"of ours: {DESCENT}; {CG}; {DIRECT}")
+    parser.add_argument("--forms", nargs="*", help=f"of ours: {'; '.join(ORDER[1:])}")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "speed-kernels.json")
     parser.add_argument("--go-on", action="store_true", help="keep the settings that the output file has already")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
