@@ -163,7 +163,7 @@ def near() -> str:
             solver = {"exact": "the exact gradient", "another real batch": "the exact one, of other real images"}
             name = solver.get(p["solver"]) or called(p["solver"]).replace("up to ", "")
             name = "CG in the parameters, to 1e-2" if p["solver"] == "cg" else name
-            error = [f"{float(f'{100 * p["error"]:.2g}'):g}", f"{p['cosine']:.4f}"] if "error" in p else ["", ""]
+            error = [f"{100 * p['error']:.3f}", f"{p['cosine']:.4f}"] if "error" in p else ["", ""]
             left = [f"{p[key]:.1e}" for key in ("inner_residual", "inverse_residual")]
             rows.append([*place(r), name, *error, *left, f"{p['cpu_seconds']:.1f}"])
     made = markdown(heads, rows)
