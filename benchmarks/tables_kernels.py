@@ -147,8 +147,8 @@ def called(solver: str) -> str:
     if kind == "descent":
         return f"Adam, {numbers[0]} + {numbers[1]} steps" + (" (FRePo's gradient)" if numbers == ["0", "0"] else "")
     if kind == "cg":
-        steps = numbers[0] if numbers else "20"
-        return f"CG in the parameters, up to {steps} + {steps} steps"
+        how = f"up to {numbers[0]} + {numbers[0]} steps" if numbers else "to a residual of 1e-2"
+        return f"CG in the parameters, {how}"
     return "dual, factorised" if kind == "direct" else f"CG in the dual, up to {numbers[0]} + {numbers[0]} steps"
 
 
@@ -162,7 +162,6 @@ def near() -> str:
         for p in r["near"]:
             solver = {"exact": "the exact gradient", "another real batch": "the exact one, of other real images"}
             name = solver.get(p["solver"]) or called(p["solver"]).replace("up to ", "")
-            name = "CG in the parameters, to 1e-2" if p["solver"] == "cg" else name
             error = [f"{100 * p['error']:.3f}", f"{p['cosine']:.4f}"] if "error" in p else ["", ""]
             left = [f"{p[key]:.1e}" for key in ("inner_residual", "inverse_residual")]
             rows.append([*place(r), name, *error, *left, f"{p['cpu_seconds']:.1f}"])
