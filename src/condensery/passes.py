@@ -44,7 +44,7 @@ class Passes:
         low = self._lower(theta)
         with torch.no_grad():
             for (part,) in self._pieces(None, x):
-                value = self._embedding_sum(low, self._channels_last(part))
+                value = self._features(low, self._channels_last(part), None).to(theta).sum(0)
                 total = value if total is None else total + value
         assert total is not None
         return total / len(x)
@@ -145,14 +145,6 @@ class Passes:
     def _features(self) -> Callable[[Tensor, Tensor, Statistics], Tensor]:
         def function(theta: Tensor, x: Tensor, statistics: Statistics) -> Tensor:
             return self.net.embed(theta, x, statistics=statistics)
-
-        return _compile(function) if self.compiled else function
-
-    @cached_property
-    def _embedding_sum(self) -> Callable[[Tensor, Tensor], Tensor]:
-        def function(theta: Tensor, x: Tensor) -> Tensor:
-            features = self.net.embed(theta, x)
-            return (features if self.precision is None else features.float()).sum(0)
 
         return _compile(function) if self.compiled else function
 
