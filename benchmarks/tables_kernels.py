@@ -68,6 +68,11 @@ def title(r: dict[str, Any]) -> str:
     return name + (f", set {r['set_seed'] + 1}" if r.get("set_seed") else "")
 
 
+def processors(found: list[dict[str, Any]]) -> str:
+    """What the rows ran on."""
+    return " and ".join(sorted({r["hardware"]["processor"] for r in found}))
+
+
 def conditions(found: list[dict[str, Any]]) -> str:
     """What the rows have in common."""
     r = found[0]
@@ -76,7 +81,7 @@ def conditions(found: list[dict[str, Any]]) -> str:
     said = "; ".join(f"{where}: {steps:,}" for where, steps in fits.items())
     return (
         f"{networks} (widths double by stage), softplus while condensing; last iterate or its average, {ACROSS}. "
-        f"Steps of a test network: {said}. {r['hardware']['processor']}, {r['threads']} thread a run, PyTorch "
+        f"Steps of a test network: {said}. {processors(found)}, {r['threads']} thread a run, PyTorch "
         f"{r['versions']['torch']}. Made by `benchmarks/kernels.py`, files in `benchmarks/results/kernels/`."
     )
 
@@ -135,7 +140,7 @@ def solvers() -> str:
     said = (
         "*Validation* accuracy in per cent after so many CPU seconds of condensing, and in brackets the steps made in "
         f"them. ConvNet-3 of widths {r['width']}, {2 * r['width']} and {4 * r['width']}; mean and standard deviation "
-        f"over n networks on one set; {r['hardware']['processor']}, {r['threads']} thread, PyTorch "
+        f"over n networks on one set; {processors(found)}, {r['threads']} thread, PyTorch "
         f"{r['versions']['torch']}. Made by `benchmarks/kernels.py study`."
     )
     return f"{made}\n\n{said}"
@@ -172,7 +177,7 @@ def near() -> str:
     said = (
         "The gradient in the images at the set that a run begins with, for one network of width "
         f"{r['width']} that has made one step, 256 real images; without clipping and margin. The two forms measure "
-        f"what is left of different equations. {r['hardware']['processor']}, {r['threads']} thread, PyTorch "
+        f"what is left of different equations. {processors(found)}, {r['threads']} thread, PyTorch "
         f"{r['versions']['torch']}. Made by `benchmarks/kernels.py gradients`."
     )
     return f"{made}\n\n{said}"
@@ -216,7 +221,7 @@ def subsets() -> str:
     widths = ", ".join(str(w) for w in sorted({f["width"] for f in found}))
     return (
         f"{made}\n\nRCIG by its dual on CIFAR-10, ConvNet-3 of width {widths} (widths double by stage); median of "
-        f"steps, n={r['steps']}. Peak memory is what a step takes beside the data. {r['hardware']['processor']}, "
+        f"steps, n={r['steps']}. Peak memory is what a step takes beside the data. {processors(found)}, "
         f"{r['threads']} thread, PyTorch {r['versions']['torch']}. Made by `benchmarks/kernels.py subsets`."
     )
 
