@@ -341,8 +341,8 @@ def markdown(made: list[dict[str, Any]], sessions: list[dict[str, Any]]) -> str:
     return "\n".join([f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|", *body]) + (
         "\n\nCPU seconds of one outer iteration, one thread; in brackets the ratio to theirs. Ours in RCIG is "
         "`Descent`, 20 + 20 steps as theirs (where theirs made fewer, the ratio is a bound); *compiled* and *bfloat16* "
-        "are FRePo's features of the real images, the rest stays as it was. n iterations after a warm-up, taken in turns, medians. Compiling is not in them and is "
-        "in wall seconds. Memory is the whole process's. "
+        "are FRePo's features of the real images, the rest stays as it was. n iterations after a warm-up, taken in "
+        "turns, medians. Compiling is not in them and is in wall seconds. Memory is the whole process's. "
         f"{ran}. Made by `benchmarks/speed_kernels.py`."
     )
 
