@@ -74,7 +74,8 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         command = commands.add_parser(name)
         command.add_argument("dataset", choices=DATASETS)
         command.add_argument("per_class", type=int)
-        command.add_argument("method", help="a method, for `study` a solver, for `published` a file")
+        what = "a method (rcig-cg-low: products in bfloat16), for `study` a solver, for `published` a file"
+        command.add_argument("method", help=what)
         command.add_argument("--tag", default="", help="added to the name of the result")
         command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of the method")
         command.add_argument("--steps", type=int)
@@ -94,7 +95,9 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     near = commands.add_parser("gradients")
     near.add_argument("dataset", choices=DATASETS)
     near.add_argument("per_class", type=int)
-    near.add_argument("--solvers", default="descent-20-20,dual-5,dual-10,dual-15,dual-20,cg-3,cg-5,cg-7,cg-10,cg-15,cg")
+    near.add_argument(
+        "--solvers", default="descent-20-20,dual-5,dual-10,dual-15,dual-20,cg-3,cg-5,cg-7,cg-10,cg-15,cg,cg-low"
+    )
     near.add_argument("--width", type=int, default=WIDTH)
     near.add_argument("--set-seed", type=int, default=0)
     subsets = commands.add_parser("subsets")
@@ -195,7 +198,9 @@ def objective_of(
     settings: dict[str, Any] = {"batch_real": BATCH_REAL, **QUICK, **FASTER.get(method, {})}
     if method in ("kip",):
         settings |= {"batch_real": 2000}
-    name, _, solver = method.partition("-")
+    name, _, solver = method.removesuffix("-low").partition("-")
+    if method.endswith("-low"):
+        settings["precision"] = torch.bfloat16
     if solver == "dual":
         settings["solver"] = methods.Dual()
     elif solver == "direct":
@@ -508,15 +513,16 @@ def gradients(options: argparse.Namespace, data: cd.data.ImageData) -> None:
     """RCIG's gradient in the images by each solver beside the exact one, at the set that a run begins with.
 
     Its error, and the CPU seconds of the step. Without clipping and margin; a residual ends `cg` alone, the others make
-    all their steps.
+    all their steps. `-low` after a solver's name: products with the Jacobian in bfloat16.
     """
     net = network(data, options.width, softplus=True)
     real = data.train.prepared() if options.dataset == "cifar10" else data.train
 
-    def gradient(solver: Any, seed: int = 1) -> tuple[torch.Tensor, dict[str, Any]]:
+    def gradient(solver: Any, seed: int = 1, *, low: bool = False) -> tuple[torch.Tensor, dict[str, Any]]:
         """Of one network, and of the real batch that a seed gives."""
         images = start(options, data, options.per_class, "rcig")
         changes = {"solver": solver, "clip": False, "margin": 0.0, "pool_size": 1, "pool_steps": 1}
+        changes["precision"] = torch.bfloat16 if low else None
         objective, _ = objective_of("rcig", net, real, torch.Generator().manual_seed(1), changes)
         parameters = [p for p in images.parameters() if p.requires_grad]
         torch.autograd.grad(objective(images), parameters)  # the network is made, and Adam's rates are found
@@ -537,11 +543,12 @@ def gradients(options: argparse.Namespace, data: cd.data.ImageData) -> None:
     other, facts = gradient(methods.Dual(Cg(steps=100, tolerance=1e-6)), seed=2)
     points.append({"solver": "another real batch", **facts, **apart_from(exact, other)})
     for word in options.solvers.split(","):
-        solver = solver_of(word)
-        if word != "cg" and not word.startswith("descent"):
-            cg = Cg(steps=int(word.split("-")[1]), tolerance=0.0)
-            solver = methods.Descent(solve=cg) if word.startswith("cg") else methods.Dual(cg)
-        found, facts = gradient(solver)
+        plain = word.removesuffix("-low")
+        solver = solver_of(plain)
+        if plain != "cg" and not plain.startswith("descent"):
+            cg = Cg(steps=int(plain.split("-")[1]), tolerance=0.0)
+            solver = methods.Descent(solve=cg) if plain.startswith("cg") else methods.Dual(cg)
+        found, facts = gradient(solver, low=plain != word)
         points.append({"solver": word, **facts, **apart_from(exact, found)})
         print(points[-1], flush=True)
     name = f"gradients-{options.dataset}-ipc{options.per_class}"

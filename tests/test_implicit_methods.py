@@ -116,6 +116,22 @@ def test_nothing_depends_on_the_memory_that_graphs_may_take(solver: Any, monkeyp
     assert all(close(a, b, 1e-7) for a, b in zip(anew, kept, strict=True))
 
 
+@pytest.mark.parametrize(("precision", "error"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+@pytest.mark.parametrize("name", METHODS)
+def test_lower_precision_changes_the_gradient_by_its_rounding_alone(
+    name: str, precision: torch.dtype, error: float
+) -> None:
+    real = wide()
+    images = learned(real)
+    solvers = [Descent(0, 0, solve=Cg(steps=4))] if name == "VIG" else [Descent.cg(), Dual()]
+    for solver in solvers:
+        options = {"ridge": 0.3, "solver": solver}
+        _, plain = gradients(METHODS[name], real, images, **options)
+        _, low = gradients(METHODS[name], real, images, precision=precision, **options)
+        a, b = (torch.cat([g.flatten() for g in found]) for found in (low, plain))
+        assert 0 < (a - b).norm() <= error * b.norm()
+
+
 @pytest.mark.parametrize("method", [CIG, RCIG])
 def test_more_steps_of_adam_come_nearer_to_the_dual(method: type) -> None:
     real = wide()

@@ -190,7 +190,9 @@ def empirical_ntk(net: Net, theta: Tensor, x: Tensor, z: Tensor | None = None) -
     return net_tangent(net, theta, x).kernel(x, z)
 
 
-def net_tangent(net: Net, theta: Tensor, x: Tensor, *, centred: bool = True) -> Tangent:
+def net_tangent(
+    net: Net, theta: Tensor, x: Tensor, *, centred: bool = True, precision: torch.dtype | None = None
+) -> Tangent:
     """The tangent model of a network in all its parameters, in pieces that suit the device: what `TangentRidge` needs.
 
     Its graphs on fixed examples are kept up to 4 GiB (see `TangentAt`).
@@ -200,12 +202,13 @@ def net_tangent(net: Net, theta: Tensor, x: Tensor, *, centred: bool = True) -> 
         theta: Where, ``[net.size]``.
         x: Examples of the shape of those to come ``[n, ...]``.
         centred: Leave out the network's own output.
+        precision: Lower precision for products (see `Tangent`).
     """
     if net.has_batch_norm:
-        return linearize(net, theta, centred=centred)
+        return linearize(net, theta, centred=centred, precision=precision)
     piece = net.chunk(x) if x.device.type == "cpu" else _DEVICE_PIECE
-    kept = _KEPT_BYTES // (_GRAPH * net.activation_bytes(x) * x.element_size() // 4)
-    return linearize(net, theta, centred=centred, piece=piece, kept=kept)
+    kept = _KEPT_BYTES // (_GRAPH * net.activation_bytes(x) * (precision or x.dtype).itemsize // 4)
+    return linearize(net, theta, centred=centred, piece=piece, kept=kept, precision=precision)
 
 
 def _features(net: Net, theta: Tensor, x: Tensor) -> Tensor:

@@ -86,6 +86,28 @@ def test_one_pass_gives_the_values_and_the_product(name: str, piece: int | None,
     assert torch.allclose(values, value)
 
 
+@pytest.mark.parametrize("name", ["none", "group norm", "batch norm"])
+@pytest.mark.parametrize("kept", [None, 0])
+@pytest.mark.parametrize(("precision", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+def test_products_in_lower_precision_are_as_good_as_it(
+    name: str, kept: int | None, precision: torch.dtype, error: float
+) -> None:
+    plain, u, x, c = problem(name, centred=True)
+    low, *_ = problem(name, centred=True, precision=precision, kept=kept, piece=None if name == "batch norm" else 2)
+
+    def slope(found: Tensor, index: Tensor) -> Tensor:
+        assert found.dtype == torch.float64
+        return c[index] * found
+
+    a, b = plain.at(x), low.at(x)
+    pairs = [(b.push(u), a.push(u)), (b.pull(c), a.pull(c)), (b.base, a.base)]
+    pairs.append((low.through(u, x, slope), plain.through(u, x, slope)))
+    for ours, truth in pairs:
+        assert ours.dtype == torch.float64
+        assert 0 < (ours - truth).norm() < error * truth.norm()
+    assert torch.equal(low.pull(c, x), plain.pull(c, x))  # to be differentiated further: in full precision
+
+
 def test_a_jacobian_at_once_is_the_same() -> None:
     tangent, _, x, _ = problem("group norm", piece=2)
     assert torch.allclose(tangent._jacobian_at_once(x), tangent.jacobian(x))

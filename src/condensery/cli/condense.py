@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -116,9 +117,12 @@ def condense(
     source = DataSource(data, data_root, size, validation)
     network = network_options(net, width, norm)
     matches = recipes.takes_experts(method.lower())
-    if fast and "precision" not in recipes.names(method.lower()):
-        raise ValueError(f"--fast does nothing for {method}, of which no part is compiled; leave it out.")
-    overrides = [*quick(fast, experts=matches), *set_, *([f"whiten={whiten.value}"] if whiten else [])]
+    known = set(recipes.names(method.lower()))
+    if fast and "precision" not in known:
+        raise ValueError(
+            f"--fast does nothing for {method}, of which no part is compiled or in lower precision; leave it out."
+        )
+    overrides = [*quick(fast, experts=matches, known=known), *set_, *([f"whiten={whiten.value}"] if whiten else [])]
     whole = recipes.load(method, source.name, per_class(ipc), overrides=overrides, network=network)
     plan = whole.with_budget(budget)
     announce(whole, plan)
@@ -245,22 +249,27 @@ def select_into(folder: Folder, plan: Plan, source: DataSource, *, seed: int, de
     return artifact
 
 
-def quick(fast: bool, *, experts: bool = False) -> list[str]:
+def quick(fast: bool, *, experts: bool = False, known: Container[str] | None = None) -> list[str]:
     """The settings of ``--fast``: before the user's own, which count more.
 
     Args:
         fast: Whether it was asked for.
         experts: Whether those of the training of experts are wanted too.
+        known: The names of the settings that there are; the others are left out. ``None``: all.
 
     Raises:
         ValueError: If there is nothing to compile with.
     """
     if not fast:
         return []
-    if not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
+    chosen = {"precision": "bf16", "compiled": "true"}
+    if experts:
+        chosen |= {f"experts.{name}": value for name, value in chosen.items()}
+    settings = [f"{name}={value}" for name, value in chosen.items() if known is None or name in known]
+    compiled = any("compiled" in setting for setting in settings)
+    if compiled and not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
         raise ValueError("--fast compiles, and there is no C++ compiler here; install g++ or leave --fast out.")
-    settings = ["precision=bf16", "compiled=true"]
-    return [*settings, *(f"experts.{setting}" for setting in settings if experts)]
+    return settings
 
 
 def announce(whole: Plan, plan: Plan) -> None:

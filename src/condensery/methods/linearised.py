@@ -173,7 +173,7 @@ class Linearised:
     features: Callable[[Tensor], Tensor]
 
     @classmethod
-    def of(cls, net: Net, theta: Tensor, x: Tensor, *, apart: bool) -> Linearised:
+    def of(cls, net: Net, theta: Tensor, x: Tensor, *, apart: bool, precision: torch.dtype | None = None) -> Linearised:
         """Linearise a network at theta ``[net.size]``.
 
         Args:
@@ -181,11 +181,12 @@ class Linearised:
             theta: Where.
             x: Examples of the shape of those to come ``[n, ...]``.
             apart: Whether the head is to be solved for apart from the body; then its bias is left out.
+            precision: Lower precision for products with J (see `Tangent`).
 
         Raises:
             ValueError: If the network's head cannot be found.
         """
-        layer, tangent = _head(net), net_tangent(net, theta, x)
+        layer, tangent = _head(net), net_tangent(net, theta, x, precision=precision)
         scale = layer.fan_in**-0.5 if isinstance(layer, NTKLinear) else 1.0
 
         def features(z: Tensor) -> Tensor:
@@ -201,7 +202,8 @@ class Linearised:
         fixed = {} if bias is None else {bias: layers[bias]}
 
         def f(t: Tensor, z: Tensor) -> Tensor:
-            return net(net.flat({**dict(zip(free, t.split(sizes), strict=True)), **fixed}), z)
+            rest = {name: value.to(t.dtype) for name, value in fixed.items()}
+            return net(net.flat({**dict(zip(free, t.split(sizes), strict=True)), **rest}), z)
 
         t = torch.cat([layers[name].reshape(-1) for name in free])
         start = sum(sizes[:weight])
@@ -401,6 +403,8 @@ class Implicit:
         backward: Differentiate for this many examples of the set, drawn anew in each step, and multiply by n / k:
             the same gradient on average (section 3.6); ``None`` for all. Not with batch normalisation.
         solver: How the inner problem is solved.
+        precision: Lower precision for products with the Jacobian: on the real images, and (CIG, RCIG) in both solves.
+            The derivative in the images and the head's kernel keep full precision.
     """
 
     net: Net
@@ -420,6 +424,7 @@ class Implicit:
     lr_pool: float = 5e-5
     backward: int | None = None
     solver: Solver = Descent()
+    precision: torch.dtype | None = None
     figures: dict[str, Tensor | float] = field(default_factory=dict, init=False, repr=False)
     _pool: ModelPool = field(init=False, repr=False)
     _outer: LearnedLoss = field(init=False, repr=False)
@@ -586,7 +591,7 @@ class Convexified(Implicit):
         return False
 
     def _find(self, task: Task) -> Found:
-        model = Linearised.of(self.net, task.theta, task.x, apart=self._apart)
+        model = Linearised.of(self.net, task.theta, task.x, apart=self._apart, precision=self.precision)
         if isinstance(self.solver, Dual):
             return self._solved(task, model, self.solver)
         return self._descended(task, model, self.solver)

@@ -45,6 +45,7 @@ class VIG(Implicit):
         lr_pool: Adam's learning rate there.
         backward: Differentiate for this many examples of the set in each step (see `RCIG`).
         solver: `Descent`.
+        precision: Lower precision for the loss on real images and its gradient; the Hessians keep the full one.
         damping: Added to the Hessian, in multiples of lambda.
     """
 
@@ -65,7 +66,7 @@ class VIG(Implicit):
         theta = task.theta
         if solver.inner_steps:
             theta = self._inner_rate.run(lambda rate: problem.descend(task.theta, solver.inner_steps, rate))
-        tangent = net_tangent(self.net, theta, task.x, centred=False)
+        tangent = net_tangent(self.net, theta, task.x, centred=False, precision=self.precision)
         value, learned, g = self._outer_slope(tangent, None, task.real)
         everything = problem.hessians(theta, None)
         shift = problem.scale * task.lam * (1 + self.damping)
