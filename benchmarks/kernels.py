@@ -351,7 +351,10 @@ def study(options: argparse.Namespace, data: cd.data.ImageData) -> None:
     real = data.train.prepared() if options.dataset == "cifar10" else data.train
     images = start(options, data, options.per_class, "rcig")
     generator = torch.Generator().manual_seed(2 * options.set_seed + 1)
-    changes = {"solver": solver_of(options.method), **assignments(options.set)}
+    plain_word = options.method.removesuffix("-low")
+    changes: dict[str, Any] = {"solver": solver_of(plain_word), **assignments(options.set)}
+    if plain_word != options.method:
+        changes["precision"] = torch.bfloat16
     objective, settings = objective_of("rcig", inside, real, generator, changes)
     watched = cd.data.ImageData(data.name, data.train, data.validation, data.validation)
     points = []

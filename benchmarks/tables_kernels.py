@@ -48,24 +48,33 @@ PUBLISHED: dict[tuple[str, str, int], float] = {
 # Table S3: without and with augmentation.
 AUTHORS = {("cifar10", 1): "53.9 ± 1.0, with augmentation 50.9 ± 1.5 (n=15)"}
 DATA = list(NAMES)
+TAGS = {"": "", "long": ", longer", "bn": ", batch normalisation while condensing"}
+SHOWN = ("", "long")  # in the tables of methods; the others are rows of `across`
 
 
 def runs(*methods: str) -> list[dict[str, Any]]:
-    """Condensed sets of `benchmarks/kernels.py` without a tag, in the tables' order."""
-    found = [r for r in load("kernels") if "row" in r and "network" not in r and "source" not in r and not r["tag"]]
+    """Condensed sets of `benchmarks/kernels.py`, in the tables' order."""
+    found = [
+        r for r in load("kernels") if "row" in r and "network" not in r and "source" not in r and r["tag"] in SHOWN
+    ]
     found = [r for r in found if not methods or r["method"] in methods]
     return sorted(
         found,
-        key=lambda r: (DATA.index(r["dataset"]), r["per_class"], ROWS.index(r["method"]), r["set_seed"]),
+        key=lambda r: (
+            DATA.index(r["dataset"]),
+            r["per_class"],
+            r["width"],
+            ROWS.index(r["method"]),
+            r["tag"],
+            r["set_seed"],
+        ),
     )
-
-
-TAGS = {"": "", "bn": ", batch normalisation while condensing"}
 
 
 def title(r: dict[str, Any]) -> str:
     """The method's name."""
     name = TITLES.get(r["method"], r["method"].upper()) + TAGS[r.get("tag", "")]
+    name += f", width {r['width']}" if r.get("width", 32) != 32 else ""
     return name + (f", set {r['set_seed'] + 1}" if r.get("set_seed") else "")
 
 
@@ -124,7 +133,8 @@ def seconds(r: dict[str, Any]) -> str:
 def solvers() -> str:
     """RCIG's validation accuracy for the same work under different solvers."""
     found = [r for r in load("kernels") if "points" in r and "solver" in r]
-    order = ["descent-0-0", "descent-5-5", "descent-20-0", "descent-20-20", "cg-10", "cg", "dual-20", "direct"]
+    order = [f"descent-{steps}" for steps in ("0-0", "5-5", "20-0", "20-20")]
+    order += ["cg-10", "cg", "cg-low", "dual-20", "direct"]
     found.sort(key=lambda r: (r["dataset"], r["per_class"], order.index(r["solver"])))
     rows = []
     for r in found:
