@@ -83,15 +83,21 @@ def processors(found: list[dict[str, Any]]) -> str:
     return " and ".join(sorted({r["hardware"]["processor"] for r in found}))
 
 
+def lowered(r: dict[str, Any]) -> bool:
+    """Whether test networks were trained in bfloat16."""
+    return r.get("autocast", "None") != "None"
+
+
 def conditions(found: list[dict[str, Any]]) -> str:
     """What the rows have in common."""
     r = found[0]
     networks = ", ".join(sorted({f["row"]["network"] for f in found if "row" in f}))
     fits = {f"{NAMES[f['dataset']]} at {f['per_class']}": f["evaluation"]["steps"] for f in found}
     said = "; ".join(f"{where}: {steps:,}" for where, steps in fits.items())
+    low = " (in bfloat16 from 10 images a class or width 128 on)" if any(map(lowered, found)) else ""
     return (
         f"{networks} (widths double by stage), softplus while condensing; last iterate or its average, {ACROSS}. "
-        f"Steps of a test network: {said}. {processors(found)}, {r['threads']} thread a run, PyTorch "
+        f"Steps of a test network: {said}{low}. {processors(found)}, {r['threads']} thread a run, PyTorch "
         f"{r['versions']['torch']}. Made by `benchmarks/kernels.py`, files in `benchmarks/results/kernels/`."
     )
 
