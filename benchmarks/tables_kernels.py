@@ -8,10 +8,11 @@ from typing import Any
 
 from tables import ACROSS, NAMES, load, markdown, place, reached, score
 
-METHODS = ["kip", "rfad", "frepo", "vig", "cig", "rcig", "rcig-dual", "rcig-cg", "rcig-cg-low"]
+METHODS = ["kip", "rfad", "frepo", "vig", "cig", "cig-low", "rcig", "rcig-dual", "rcig-cg", "rcig-cg-low"]
 ROWS = ["random", "dm", *METHODS]
 TITLES = {
     "frepo": "FRePo",
+    "cig-low": "CIG, products in bfloat16",
     "rcig": "RCIG, 20 + 20 Adam steps",
     "rcig-dual": "RCIG, dual",
     "rcig-cg": "RCIG, CG",
@@ -266,6 +267,8 @@ MAKERS: dict[str, Callable[[], str]] = {
     "kernels-across": across,
     "published-sets": published,
     "subsets": subsets,
-    **{m: partial(table, m) for m in ("kip", "rfad", "frepo", "vig", "cig")},
-    "rcig": partial(table, *(m for m in METHODS if m.startswith("rcig"))),
+    **{
+        name: partial(table, *(m for m in METHODS if m.partition("-")[0] == name))
+        for name in ("kip", "rfad", "frepo", "vig", "cig", "rcig")
+    },
 }
