@@ -23,8 +23,9 @@ gradient, and the pool's training. FRePo: the features of 1,024 real images, the
 
 The clock is read where their loop asks for a batch, when everything under way is finished. JAX's own monitor tells how
 many wall seconds of an iteration were compiling (`compile_s`). The first two iterations are the warm-up, for RCIG's
-code is compiled in both; RCIG's have one inner step and one inverse, by a loop bound that is not compiled in. By the
-same bound `--solver-steps` makes measured iterations shorter than theirs, where 20 + 20 steps would take hours.
+code is compiled in both; RCIG's have one inner step and one inverse, by a loop bound that is not compiled in. Where an
+iteration of theirs takes hours, `--solver-steps` shortens the measured ones by the same bound, and with `--warm-up 0`
+the first one counts, compiling and all.
 
 One thread: XLA's convolutions are kept to one, and its pools of threads are made for a machine of one core. With
 `--paced` the program prints "ready" before each iteration and waits for a line.
@@ -137,14 +138,15 @@ class Loader:
     Args:
         meter: Where the readings go.
         batch: Real images of an iteration.
+        warm_up: Iterations that do not count.
     """
 
     more: dict[str, Any]  # what else is told of an iteration
 
-    def __init__(self, meter: Meter, batch: int) -> None:
+    def __init__(self, meter: Meter, batch: int, warm_up: int) -> None:
         import jax.monitoring
 
-        self.meter, self.more, self._compiling = meter, {}, 0.0
+        self.meter, self.more, self.warm_up, self._compiling = meter, {}, warm_up, 0.0
         draw = np.random.default_rng(0)
         self.images = draw.standard_normal((4, batch, SIZE, SIZE, 3), dtype=np.float32)
         self.labels = rows(draw.integers(CLASSES, size=(4, batch)))
@@ -153,7 +155,7 @@ class Loader:
     @property
     def warming_up(self) -> bool:
         """Whether the iteration under way does not count."""
-        return len(self.meter.laps) < WARM_UP
+        return len(self.meter.laps) < self.warm_up
 
     def as_numpy_iterator(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Batches without end."""
@@ -268,13 +270,13 @@ class Writer:
         """Nothing."""
 
 
-def result(meter: Meter, **what: Any) -> dict[str, Any]:
+def result(meter: Meter, warm_up: int, **what: Any) -> dict[str, Any]:
     """Everything measured, the warm-up apart."""
     from peer_vico import resident
 
     meter.memory["peak_loop_mb"] = resident("VmHWM")
     compiled = {"compile_s": round(sum(lap["compile_s"] for lap in meter.laps), 2)}
-    laps = {"warmup": meter.laps[:WARM_UP], "laps": meter.laps[WARM_UP:]}
+    laps = {"warmup": meter.laps[:warm_up], "laps": meter.laps[warm_up:]}
     return {**what, **compiled, **laps, "memory": meter.memory, "versions": versions()}
 
 
@@ -303,7 +305,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=128, help="filters of the first layer, doubled at each of 3")
     parser.add_argument("--pool-steps", type=int, default=POOL_STEPS, help="RCIG; 0: as they draw them")
     parser.add_argument("--solver-steps", type=int, help="RCIG: inner steps and inverse steps; theirs are 20 and 20")
-    parser.add_argument("--iterations", type=int, default=2, help=f"measured ones, after {WARM_UP} of warm-up")
+    parser.add_argument("--iterations", type=int, default=2, help="measured ones, after the warm-up")
+    parser.add_argument("--warm-up", type=int, default=WARM_UP, help="iterations before them")
     parser.add_argument("--xla-flags", default=ONE_THREAD, help="for another way to keep to one core")
     parser.add_argument("--paced", action="store_true", help="wait for a line before each iteration")
     options = parser.parse_args()
@@ -319,13 +322,13 @@ def main() -> None:
     sys.modules["torch"] = types.ModuleType("torch")  # RCIG's and the meter's modules import it
     from peer_vico import Meter
 
-    meter = Meter(options.iterations + WARM_UP - 1, paced=options.paced)
-    loader = Loader(meter, BATCH_REAL[options.code])
+    meter = Meter(options.iterations + options.warm_up - 1, paced=options.paced)
+    loader = Loader(meter, BATCH_REAL[options.code], options.warm_up)
     with contextlib.redirect_stdout(io.StringIO()):
         used = (rcig if options.code == "RCIG" else frepo)(options, loader)
     what = {"code": REPOSITORIES[options.code], "commit": COMMITS[options.code], "method": options.code}
     sizes = {"ipc": options.ipc, "width": options.width, "batch_real": BATCH_REAL[options.code]}
-    print(json.dumps(result(meter, **what, **sizes, **used)))
+    print(json.dumps(result(meter, options.warm_up, **what, **sizes, **used)))
 
 
 if __name__ == "__main__":
