@@ -8,11 +8,12 @@ from typing import Any
 
 from tables import ACROSS, NAMES, load, markdown, place, reached, score
 
-METHODS = ["kip", "rfad", "frepo", "vig", "cig", "cig-low", "rcig", "rcig-dual", "rcig-cg", "rcig-cg-low"]
+METHODS = ["kip", "rfad", "frepo", "vig", "cig", "cig-low", "cig-cg-low", "rcig", "rcig-dual", "rcig-cg", "rcig-cg-low"]
 ROWS = ["random", "dm", *METHODS]
 TITLES = {
     "frepo": "FRePo",
     "cig-low": "CIG, products in bfloat16",
+    "cig-cg-low": "CIG, CG in bfloat16",
     "rcig": "RCIG, 20 + 20 Adam steps",
     "rcig-dual": "RCIG, dual",
     "rcig-cg": "RCIG, CG",
