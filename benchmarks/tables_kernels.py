@@ -215,7 +215,7 @@ def across() -> str:
         cells.setdefault((*place(r), title(r)), {})[r["network"]] = reached(r)
     heads = ["data", "images a class", "trained on", *(n.replace(":", ", norm ") for n in networks)]
     made = markdown(heads, [[*key, *(row.get(n, "") for n in networks)] for key, row in cells.items()])
-    return f"{made}\n\nTest accuracy in per cent. {conditions(found)}" if found else made
+    return f"{made}\n\nTest accuracy in per cent; networks train in bfloat16. {conditions(found)}" if found else made
 
 
 def subsets() -> str:
