@@ -83,7 +83,9 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("--norm", default="none", help="of the network while condensing")
         command.add_argument("--set-seed", type=int, default=0, help="of the synthetic set: another one each")
         command.add_argument("--augment", action="store_true", help="`run`, `published`: add the row with augmentation")
-        command.add_argument("--nets", default="AlexNet,VGG11,ResNet18", help="of `across`")
+        command.add_argument(
+            "--nets", default="AlexNet,VGG11,ResNet18", help="of `across`: NAME:NORM:WIDTH, the last two as wanted"
+        )
         command.add_argument("--seconds", default="60,120,240", help="of `study`: CPU seconds of work")
     costs = commands.add_parser("costs")
     costs.add_argument("dataset", choices=DATASETS)
@@ -185,8 +187,13 @@ def mirrored(options: argparse.Namespace) -> bool:
 
 def trials_of(options: argparse.Namespace) -> Trials:
     """Test networks; the larger sets train them in half the time in bfloat16, and wide ones in a third."""
-    low = {"autocast": torch.bfloat16} if options.per_class > 1 or options.width > WIDTH else {}
-    return Trials(n=options.networks, execution=cd.Execution(channels_last=True, **low))
+    low = lower() if options.per_class > 1 or options.width > WIDTH else None
+    return Trials(n=options.networks, execution=cd.Execution(channels_last=True, autocast=low))
+
+
+def lower() -> torch.dtype | None:
+    """What test networks are trained in where it saves time, and not where it costs forty times as much."""
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
 
 
 def objective_of(
@@ -390,15 +397,17 @@ def stretches(images: cd.Images, objective: Any, marks: list[float]) -> Iterator
 def across(options: argparse.Namespace, data: cd.data.ImageData) -> None:
     """Train other architectures on a set that is there."""
     name = f"{options.dataset}-ipc{options.per_class}-{options.method}" + (f"-{options.tag}" if options.tag else "")
-    trials = Trials(n=options.networks, execution=cd.Execution(autocast=torch.bfloat16))
+    trials = Trials(n=options.networks, execution=cd.Execution(channels_last=lower() is None, autocast=lower()))
     channels, size, _ = data.image_shape
     plain, source, spent = recipe(options), None, {}
     if options.method != "random":
         artifact = cd.Artifact.load(options.work / name / "artifact.safetensors")
         source, spent = artifact.batch(), artifact.spent
     for title in options.nets.split(","):
-        arch, _, norm = title.partition(":")
-        more: dict[str, Any] = {"norm": norm} if norm else {}
+        arch, *changes = title.split(":")
+        more: dict[str, Any] = {}
+        for change in changes:
+            more |= {"width": int(change)} if change.isdigit() else {"norm": change}
         more |= {"width": WIDTH, "doubling": True, "parametrisation": "lecun"} if arch == "ConvNet" else {}
         net = cd.Net(getattr(cd.nets, arch)(channels=channels, classes=data.num_classes, size=size, **more))
         counts = [options.per_class] * data.num_classes
@@ -409,7 +418,7 @@ def across(options: argparse.Namespace, data: cd.data.ImageData) -> None:
         )
         facts = {"name": f"{name}-{title}", "evaluation": to_config(plain), **surroundings(options)}
         kept = {"dataset": options.dataset, "per_class": options.per_class, "method": options.method}
-        kept |= {"tag": options.tag, "network": title}
+        kept |= {"tag": options.tag, "network": title, "autocast": str(trials.execution.autocast)}
         write(f"across-{name}-{title.replace(':', '-')}", {**facts, **kept, "row": row.to_json()})
         print(f"{name} {title}: {100 * row.last.mean:.1f} +- {100 * row.last.std:.1f}", flush=True)
 

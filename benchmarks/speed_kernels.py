@@ -325,7 +325,8 @@ HEADS = ["", "n", THEIRS, "ours", *ORDER[2:], "compiling, theirs", "peak MB thei
 
 def lines(made: list[dict[str, Any]]) -> Iterator[list[str]]:
     """The cells of the table, a setting a line."""
-    for name in dict.fromkeys(r["setting"] for r in made):
+    order = [s.name for s in settings(1, 1)]
+    for name in sorted({r["setting"] for r in made}, key=order.index):
         mine = {r["program"]: r for r in made if r["setting"] == name}
         base = mine.get(THEIRS)
         cells = [cell(mine.get(form), base) for form in ORDER]

@@ -190,6 +190,7 @@ def test_fast_is_for_experts_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         raise KeyboardInterrupt
 
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("condensery.runs.has_bfloat16", lambda _device: True)
     monkeypatch.setattr(experts, "record", noted)
     call(*RECORD, "--fast", code=130)
     (recording,) = asked

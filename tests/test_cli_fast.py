@@ -7,12 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from condensery import recipes
+from condensery import recipes, runs
 from condensery.cli import app
 from condensery.cli.cells import applicable
 from condensery.cli.condense import quick
+from condensery.cli.evaluate import make_protocol
+
+
+@pytest.fixture(autouse=True)
+def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever these tests run on."""
+    monkeypatch.setattr(runs, "has_bfloat16", lambda _device: True)
 
 
 def test_is_two_settings_that_the_users_own_override() -> None:
@@ -37,6 +45,33 @@ def test_what_compiles_nothing_needs_no_compiler(monkeypatch: pytest.MonkeyPatch
     result = CliRunner().invoke(app, [*words, *settings])
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "x" / "run.json").read_text())["plan"]["options"]["precision"] == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("method", "said", "options"),
+    [("dm", "--fast compiles only.", (None, True)), ("rcig", "--fast changes nothing here.", (None, None))],
+)
+def test_a_processor_without_bfloat16_keeps_its_precision(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str, said: str, options: tuple[Any, ...]
+) -> None:
+    monkeypatch.setattr(runs, "has_bfloat16", lambda _device: False)
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(runs, "advance", lambda *_: iter(()))
+    monkeypatch.setattr(runs, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    words = ["condense", "digits", "--method", method, "--fast", "--out", str(tmp_path / "x")]
+    result = CliRunner().invoke(app, words)
+    assert said in " ".join(result.output.split())
+    found = json.loads((tmp_path / "x" / "run.json").read_text())["plan"]["options"]
+    assert (found.get("precision"), found.get("compiled")) == options
+
+
+def test_evaluation_without_bfloat16_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "has_bfloat16", lambda _device: False)
+    protocol = make_protocol(1, 0, 1, 0, full=False, full_epochs=1, faster=quick(True))
+    assert (protocol.trials.execution.autocast, protocol.trials.execution.compiled) == (None, True)
+    monkeypatch.setattr(runs, "has_bfloat16", lambda _device: True)
+    protocol = make_protocol(1, 0, 1, 0, full=False, full_epochs=1, faster=quick(True))
+    assert (protocol.trials.execution.autocast, protocol.trials.execution.compiled) == (torch.bfloat16, True)
 
 
 def test_coresets_do_without_them() -> None:

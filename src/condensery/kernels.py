@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from condensery.bilevel import Tangent, linearize
+from condensery.lean import Lean
 from condensery.net import Net
 
 _DEVICE_PIECE = 1024  # examples: enough to keep an accelerator busy, and the memory is bounded
@@ -204,18 +205,25 @@ def net_tangent(
         centred: Leave out the network's own output.
         precision: Lower precision for products (see `Tangent`).
     """
+    x = net.arranged(x)
+
+    def f(theta: Tensor, x: Tensor) -> Tensor:
+        return net(theta, net.arranged(x))
+
     if net.has_batch_norm:
-        return linearize(net, theta, centred=centred, precision=precision)
+        return linearize(f, theta, centred=centred, precision=precision)
     piece = net.chunk(x) if x.device.type == "cpu" else _DEVICE_PIECE
     kept = _KEPT_BYTES // (_GRAPH * net.activation_bytes(x) * (precision or x.dtype).itemsize // 4)
-    return linearize(net, theta, centred=centred, piece=piece, kept=kept, precision=precision)
+    return linearize(f, theta, centred=centred, piece=piece, kept=kept, precision=precision)
 
 
 def _features(net: Net, theta: Tensor, x: Tensor) -> Tensor:
     graph = torch.is_grad_enabled() and (x.requires_grad or theta.requires_grad)
+    x = net.arranged(x)
     if graph or net.has_batch_norm:
-        return net.embed(theta, x)
-    with torch.no_grad():
+        with Lean():
+            return net.embed(theta, x)
+    with torch.no_grad(), Lean():
         return torch.cat([net.embed(theta, part) for part in x.split(net.chunk(x))])
 
 

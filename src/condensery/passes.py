@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from condensery.lean import Lean
 from condensery.net import Net
 
 Statistics = Mapping[str, Tensor] | None
@@ -43,8 +44,8 @@ class Passes:
         total: Tensor | None = None
         low = self._lower(theta)
         with torch.no_grad():
-            for (part,) in self._pieces(None, x):
-                value = self._features(low, self._channels_last(part), None).to(theta).sum(0)
+            for (part,) in self._pieces(None, self._arranged(x)):
+                value = self._features(low, part, None).to(theta).sum(0)
                 total = value if total is None else total + value
         assert total is not None
         return total / len(x)
@@ -60,8 +61,8 @@ class Passes:
         low = self._lower(theta.detach())
         fixed = None if statistics is None else {k: self._lower(v) for k, v in statistics.items()}
         with torch.no_grad():
-            pieces = self._pieces(statistics, x)
-            return torch.cat([self._features(low, self._channels_last(part), fixed).to(theta) for (part,) in pieces])
+            pieces = self._pieces(statistics, self._arranged(x))
+            return torch.cat([self._features(low, part, fixed).to(theta) for (part,) in pieces])
 
     def logits(self, theta: Tensor, x: Tensor) -> Tensor:
         """Logits ``[n, C]`` of images ``[n, c, h, w]`` under parameters theta, in full precision."""
@@ -136,17 +137,23 @@ class Passes:
     def _lower(self, value: Tensor) -> Tensor:
         return value if self.precision is None or not value.is_floating_point() else value.to(self.precision)
 
-    def _channels_last(self, x: Tensor) -> Tensor:
-        """Images in the lower precision: with channels last their convolutions take two thirds of the time."""
+    def _arranged(self, x: Tensor) -> Tensor:
+        """Images in the lower precision, and in the memory format that is quick without derivatives."""
         low = self._lower(x)
-        return low if low is x or x.dim() != 4 else low.contiguous(memory_format=torch.channels_last)
+        if low is x or x.dim() != 4:
+            return self.net.arranged(x)
+        return low.contiguous(memory_format=torch.channels_last)  # two thirds of the time, with every norm
 
     @cached_property
     def _features(self) -> Callable[[Tensor, Tensor, Statistics], Tensor]:
         def function(theta: Tensor, x: Tensor, statistics: Statistics) -> Tensor:
             return self.net.embed(theta, x, statistics=statistics)
 
-        return _compile(function) if self.compiled else function
+        def lean(theta: Tensor, x: Tensor, statistics: Statistics) -> Tensor:
+            with Lean():
+                return function(theta, x, statistics)
+
+        return _compile(function) if self.compiled else lean
 
     @cached_property
     def _gradient_sum(self) -> Callable[[Tensor, Tensor, Tensor, Statistics], tuple[Tensor, Tensor]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from condensery.batch import Batch
+from condensery.lean import Lean
 from condensery.net import Net
 
 State = dict[str, Any]
@@ -186,11 +187,12 @@ def _gradient(net: Net, theta: Tensor, batch: Batch) -> Tensor:
     """Gradient ``[net.size]`` of the mean over examples of half the squared error, in pieces that suit the device."""
     leaf, n = theta.detach().requires_grad_(), len(batch.y)
     whole = net.has_batch_norm or not isinstance(batch.x, Tensor)
-    count = 1 if whole else -(-n // net.chunk(batch.x))
-    pieces = [batch] if whole else zip(batch.x.tensor_split(count), batch.y.tensor_split(count), strict=True)
+    images = net.arranged(batch.x)
+    count = 1 if whole else -(-n // net.chunk(images))
+    pieces = [(images, batch.y)] if whole else zip(images.tensor_split(count), batch.y.tensor_split(count), strict=True)
     total = torch.zeros_like(theta)
     for x, y in pieces:
-        with torch.enable_grad():
+        with torch.enable_grad(), Lean():
             loss = 0.5 * (net(leaf, x) - y).square().sum() / n
         total += torch.autograd.grad(loss, leaf)[0]
     return total

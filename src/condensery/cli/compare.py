@@ -143,17 +143,18 @@ def compare(
         return
     kinds.no_sizes(ratio=ratio, nodes=nodes)
     source = DataSource(data, data_root, size, validation)
-    overrides = [*quick(fast, experts=True), *(set_ or []), *([f"whiten={whiten.value}"] if whiten else [])]
+    faster = quick(fast, device=device.value, experts=True)
+    overrides = [*faster, *(set_ or []), *([f"whiten={whiten.value}"] if whiten else [])]
     network = network_options(net, width, norm)
     names = [method_or_coreset(name.strip()).name for name in chosen.split(",")]
-    suited = cells.applicable(names, overrides, recipes.names, optional=quick(fast, experts=True))
+    suited = cells.applicable(names, overrides, recipes.names, optional=faster)
     plans = [
         recipes.load(name, source.name, count, overrides=suited[name], network=dict(network))
         for count in numbers(ipc)
         for name in names
     ]
     root = out or Path("runs") / f"compare-{source.short}-seed{seed}"
-    protocol = make_protocol(n, checks, jobs, seed, full=full, full_epochs=full_epochs, fast=fast)
+    protocol = make_protocol(n, checks, jobs, seed, full=full, full_epochs=full_epochs, faster=faster)
     shared = Options(source, root, seed, device.value, budget, eval_budget, protocol)
     try:
         lines = list(made(plans, shared)) + list(ceilings(plans, shared))

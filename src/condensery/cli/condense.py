@@ -122,7 +122,11 @@ def condense(
         raise ValueError(
             f"--fast does nothing for {method}, of which no part is compiled or in lower precision; leave it out."
         )
-    overrides = [*quick(fast, experts=matches, known=known), *set_, *([f"whiten={whiten.value}"] if whiten else [])]
+    overrides = [
+        *quick(fast, device=device.value, experts=matches, known=known),
+        *set_,
+        *([f"whiten={whiten.value}"] if whiten else []),
+    ]
     whole = recipes.load(method, source.name, per_class(ipc), overrides=overrides, network=network)
     plan = whole.with_budget(budget)
     announce(whole, plan)
@@ -249,11 +253,19 @@ def select_into(folder: Folder, plan: Plan, source: DataSource, *, seed: int, de
     return artifact
 
 
-def quick(fast: bool, *, experts: bool = False, known: Container[str] | None = None) -> list[str]:
-    """The settings of ``--fast``: before the user's own, which count more.
+def quick(
+    fast: bool,
+    *,
+    device: str = "auto",
+    experts: bool = False,
+    known: Container[str] | None = None,
+) -> list[str]:
+    """The settings of ``--fast``: before the user's own, which count more. Where the device has no bfloat16, that is
+    left out, with a note.
 
     Args:
         fast: Whether it was asked for.
+        device: Where.
         experts: Whether those of the training of experts are wanted too.
         known: The names of the settings that there are; the others are left out. ``None``: all.
 
@@ -262,7 +274,13 @@ def quick(fast: bool, *, experts: bool = False, known: Container[str] | None = N
     """
     if not fast:
         return []
+    from condensery import runs
+
     chosen = {"precision": "bf16", "compiled": "true"}
+    if not runs.has_bfloat16(runs.pick_device(device)):
+        del chosen["precision"]
+        does = "compiles only" if known is None or "compiled" in known else "changes nothing here"
+        note(f"This processor has no bfloat16, in which it would be slower: --fast {does}.")
     if experts:
         chosen |= {f"experts.{name}": value for name, value in chosen.items()}
     settings = [f"{name}={value}" for name, value in chosen.items() if known is None or name in known]

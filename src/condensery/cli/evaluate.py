@@ -75,6 +75,7 @@ def evaluate(
     """Train fresh models on a set, log or graph, test each once, and compare with random subsets and with all data."""
     from condensery import scoring
     from condensery.cli import graph_sets, graphs, logs
+    from condensery.cli.condense import quick
 
     kind = kinds.of_file(artifact)
     taken = ("artifact", "data", "nets", "n", "full", "epochs", "eval_budget", "seed", "device", "save", "data_root")
@@ -95,7 +96,8 @@ def evaluate(
     refuse_validation(loaded, path)
     opened = open_for(loaded, data, data_root, device.value)
     shortened = with_passes(loaded, epochs, eval_budget)
-    protocol = make_protocol(n, checks, jobs, seed, full=full, full_epochs=full_epochs, robust=robust, fast=fast)
+    faster = quick(fast, device=device.value)
+    protocol = make_protocol(n, checks, jobs, seed, full=full, full_epochs=full_epochs, robust=robust, faster=faster)
     modules = networks(nets, loaded)
     parts = run_table(shortened, opened, modules, protocol)
     scores = scoring.join(parts, opened.name)
@@ -228,17 +230,17 @@ def make_protocol(
     full: bool,
     full_epochs: int,
     robust: bool = False,
-    fast: bool = False,
+    faster: Sequence[str] = (),
 ) -> Protocol:
-    """How to score, from the options."""
+    """How to score, from the options and the settings of ``--fast``."""
     import torch
 
-    from condensery.cli.condense import quick
     from condensery.evaluate.transfer import Trials
     from condensery.fitting import Execution
     from condensery.scoring import Protocol
 
-    execution = Execution(autocast=torch.bfloat16, compiled=True) if quick(fast) else Execution()
+    low = torch.bfloat16 if "precision=bf16" in faster else None
+    execution = Execution(autocast=low, compiled="compiled=true" in faster)
     trials = Trials(n=n, seed=seed, checks=checks, jobs=jobs, execution=execution)
     return Protocol(trials, robust=robust, full=full_epochs if full else None)
 

@@ -81,7 +81,11 @@ def experts(
         find(METHODS, method, "method")
     source = DataSource(data, data_root, size, validation)
     matching = recipes.takes_experts(method.lower())
-    overrides = [*quick(fast, experts=matching), *(set_ or []), *([f"whiten={whiten.value}"] if whiten else [])]
+    overrides = [
+        *quick(fast, device=device.value, experts=matching),
+        *(set_ or []),
+        *([f"whiten={whiten.value}"] if whiten else []),
+    ]
     overrides += [f"experts.count={count}"] if count is not None else []
     if not matching:
         others = ", ".join(name for name in METHODS if recipes.takes_experts(name))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from condensery.batch import Batch
 from condensery.kernels import ridge_predictions
+from condensery.lean import Lean
 from condensery.methods.regression import (
     LearnedLoss,
     OuterLoss,
@@ -174,7 +175,8 @@ class FRePo:
     def _features(self, theta: Tensor, x: Tensor, statistics: Statistics | None) -> Tensor:
         """Features ``[n, d]``, in pieces and faster where no gradient goes to the images."""
         if x.requires_grad:
-            return self.net.embed(theta, x, statistics=statistics)
+            with Lean():
+                return self.net.embed(theta, self.net.arranged(x), statistics=statistics)
         return self._passes.embed(theta, x, statistics=statistics)
 
     @cached_property

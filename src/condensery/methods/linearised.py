@@ -203,7 +203,7 @@ class Linearised:
 
         def f(t: Tensor, z: Tensor) -> Tensor:
             rest = {name: value.to(t.dtype) for name, value in fixed.items()}
-            return net(net.flat({**dict(zip(free, t.split(sizes), strict=True)), **rest}), z)
+            return net(net.flat({**dict(zip(free, t.split(sizes), strict=True)), **rest}), net.arranged(z))
 
         t = torch.cat([layers[name].reshape(-1) for name in free])
         start = sum(sizes[:weight])

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,11 +43,13 @@ class VisionNet(nn.Module):
         config: Every constructor argument, as JSON values.
         body: Everything before the head.
         head: The last linear layer, `nn.Linear`, `LecunLinear` or `NTKLinear`.
+        any_memory_format: Images may come in channels last as well (see `Net.arranged`).
 
     Raises:
         ValueError: If a size or a count is not a positive whole number.
     """
 
+    any_memory_format: ClassVar[bool] = True
     config: dict[str, JSON]
     body: nn.Module
     head: nn.Module
