@@ -17,7 +17,16 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 # Whose table is in its result file.
-READY = ("speed", "pieces", "products", "unrolling", "speed-trajectories", "speed-recommendation", "speed-kernels")
+READY = (
+    "speed",
+    "pieces",
+    "products",
+    "winograd",
+    "unrolling",
+    "speed-trajectories",
+    "speed-recommendation",
+    "speed-kernels",
+)
 # Test accuracy in per cent. DC and DSA: readme of VICO-UoE/DatasetCondensation. DM: Zhao & Bilen 2023, table 1
 # (CIFAR-10 as the SATM paper quotes it too). MTT, FTD, TESLA, SATM and SATM-FI: the SATM paper, tables 2 and 9. DATM
 # and random: PAD, table 1. MCT: a comment in its authors' code.

@@ -96,7 +96,8 @@ def conditions(found: list[dict[str, Any]]) -> str:
     networks = ", ".join(sorted({f["row"]["network"] for f in found if "row" in f}))
     fits = {f"{NAMES[f['dataset']]} at {f['per_class']}": f["evaluation"]["steps"] for f in found}
     said = "; ".join(f"{where}: {steps:,}" for where, steps in fits.items())
-    low = " (in bfloat16 from 10 images a class or width 128 on)" if any(map(lowered, found)) else ""
+    where = "in bfloat16 from 10 images a class or width 128 on, where the processor has it"
+    low = f" ({where})" if any(map(lowered, found)) else ""
     return (
         f"{networks} (widths double by stage), softplus while condensing; last iterate or its average, {ACROSS}. "
         f"Steps of a test network: {said}{low}. {processors(found)}, {r['threads']} thread a run, PyTorch "
@@ -213,22 +214,30 @@ def across() -> str:
     cells: dict[tuple[str, ...], dict[str, str]] = {}
     for r in found:
         cells.setdefault((*place(r), title(r)), {})[r["network"]] = reached(r)
-    heads = ["data", "images a class", "trained on", *(n.replace(":", ", norm ") for n in networks)]
+    heads = ["data", "images a class", "trained on", *map(network_title, networks)]
     made = markdown(heads, [[*key, *(row.get(n, "") for n in networks)] for key, row in cells.items()])
-    return f"{made}\n\nTest accuracy in per cent; networks train in bfloat16. {conditions(found)}" if found else made
+    said = "Test accuracy in per cent; networks train in bfloat16, where the processor has it."
+    return f"{made}\n\n{said} {conditions(found)}" if found else made
+
+
+def network_title(name: str) -> str:
+    """An architecture, its normalisation and its width as a column's head."""
+    first, *changes = name.split(":")
+    return ", ".join([first, *(f"width {c}" if c.isdigit() else f"norm {c}" for c in changes)])
 
 
 def subsets() -> str:
     """What a step costs on a large set by the share of examples in the backward pass."""
-    found = [r for r in load("kernels") if "points" in r and "images" in r]
+    found = sorted((r for r in load("kernels") if "points" in r and "images" in r), key=lambda r: r["width"])
     rows = []
     for r in found:
         for p in r["points"]:
             count = "all" if p["backward"] is None else f"{p['backward']:,}"
             kept = "all" if p["kept_mb"] is None else f"up to {p['kept_mb']} MB"
             seconds = [f"{p[key]:.1f}" for key in ("cpu_seconds_a_step", "differentiating")]
-            rows.append([f"{r['images']:,}", count, kept, *seconds, f"{p['peak_memory_mb']:.0f}"])
+            rows.append([str(r["width"]), f"{r['images']:,}", count, kept, *seconds, f"{p['peak_memory_mb']:.0f}"])
     heads = [
+        "width",
         "images in the set",
         "differentiated",
         "graphs kept",
@@ -240,9 +249,8 @@ def subsets() -> str:
     if not found:
         return made
     r = found[0]
-    widths = ", ".join(str(w) for w in sorted({f["width"] for f in found}))
     return (
-        f"{made}\n\nRCIG by its dual on CIFAR-10, ConvNet-3 of width {widths} (widths double by stage); median of "
+        f"{made}\n\nRCIG by its dual on CIFAR-10, ConvNet-3 (widths double by stage); median of "
         f"steps, n={r['steps']}. Peak memory is what a step takes beside the data. {processors(found)}, "
         f"{r['threads']} thread, PyTorch {r['versions']['torch']}. Made by `benchmarks/kernels.py subsets`."
     )

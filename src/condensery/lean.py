@@ -52,20 +52,21 @@ class _Shape(NamedTuple):
     groups: int
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        if bias is None and self._winograd(x, weight):
+        if bias is None and self.winograd(x, weight):
             return winograd.convolve(x, weight)
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def backward(self, g: Tensor, x: Tensor, weight: Tensor, *, wanted: Sequence[bool]) -> Gradients:
         """The gradients in x and in the weight, those that are wanted."""
-        if self._winograd(x, weight):
+        if self.winograd(x, weight):
             for_x = winograd.input_gradient(g, weight) if wanted[0] else None
             return for_x, winograd.weight_gradient(g, x) if wanted[1] else None
         sizes = (self.stride, self.padding, self.dilation, False, [0, 0], self.groups)
         both = torch.ops.aten.convolution_backward(g, x, weight, None, *sizes, [*wanted, False])
         return cast("Gradients", tuple(both[:2]))
 
-    def _winograd(self, x: Tensor, weight: Tensor) -> bool:
+    def winograd(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether it is quicker in that form."""
         plain = self.stride == self.padding == self.dilation == [1, 1] and self.groups == 1
         return plain and winograd.pays(x, weight)
 
@@ -82,6 +83,8 @@ def _conv2d(
     if isinstance(padding, str) or input.dim() != 4:  # rare, and its bookkeeping is PyTorch's affair
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
     shape = _Shape(_pair(stride), _pair(padding), _pair(dilation), groups)
+    if not torch.is_grad_enabled() and not shape.winograd(input, weight):
+        return shape.forward(input, weight, bias)  # the bias is added on the way
     value: Tensor = _Conv.apply(input, weight, shape)  # type: ignore[no-untyped-call]
     return value if bias is None else value + bias[:, None, None]
 

@@ -141,7 +141,7 @@ Fast = Annotated[
     typer.Option(
         "--fast",
         help="Compile, and compute in bfloat16 what no outer gradient goes through: rounding differs, and a CPU with "
-        "AVX-512 BF16 is about twice as fast after the first minute.",
+        "AVX-512 BF16 is about twice as fast after the first minute; one without bfloat16 compiles only.",
         rich_help_panel=_RUN,
     ),
 ]
