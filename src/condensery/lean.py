@@ -25,8 +25,8 @@ class Lean(TorchFunctionMode):
     slopes anew, which are kept here. Wide convolutions of images in the memory format channels last take, with their
     derivatives, a quarter of the multiplications (see `winograd`).
 
-    It serves reverse and forward mode (`torch.autograd`), not the transforms of ``torch.func``, and not compilation;
-    what is not differentiated at all is better off without it.
+    It serves reverse and forward mode (`torch.autograd`), not the transforms of ``torch.func``, and not compilation.
+    Without gradients PyTorch's own layers are taken, but for those wide convolutions.
 
     Example:
         >>> x, w = torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3, requires_grad=True)
@@ -149,6 +149,8 @@ def _total(
 
 
 def _softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    if not torch.is_grad_enabled():
+        return F.softplus(input, beta, threshold)
     value: Tensor = _Softplus.apply(input, beta, threshold)  # type: ignore[no-untyped-call]
     return value
 
