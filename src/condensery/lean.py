@@ -52,8 +52,8 @@ class _Shape(NamedTuple):
     groups: int
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        if bias is None and self.winograd(x, weight):
-            return winograd.convolve(x, weight)
+        if self.winograd(x, weight):
+            return winograd.convolve(x, weight, bias)
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def backward(self, g: Tensor, x: Tensor, weight: Tensor, *, wanted: Sequence[bool]) -> Gradients:
@@ -83,7 +83,7 @@ def _conv2d(
     if isinstance(padding, str) or input.dim() != 4:  # rare, and its bookkeeping is PyTorch's affair
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
     shape = _Shape(_pair(stride), _pair(padding), _pair(dilation), groups)
-    if not torch.is_grad_enabled() and not shape.winograd(input, weight):
+    if not torch.is_grad_enabled():
         return shape.forward(input, weight, bias)  # the bias is added on the way
     value: Tensor = _Conv.apply(input, weight, shape)  # type: ignore[no-untyped-call]
     return value if bias is None else value + bias[:, None, None]

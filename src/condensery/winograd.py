@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -52,12 +53,13 @@ def pays(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def convolve(x: Tensor, weight: Tensor) -> Tensor:
-    """``conv2d(x, weight, padding=1)`` ``[n, outputs, h, w]``, in channels last.
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``conv2d(x, weight, bias, padding=1)`` ``[n, outputs, h, w]``, in channels last.
 
     Args:
         x: Images ``[n, inputs, h, w]``; h and w are multiples of 4.
         weight: ``[outputs, inputs, 3, 3]``.
+        bias: ``[outputs]``.
     """
     g, _, a = (t.to(x) for t in _transforms())
     outputs, inputs = weight.shape[:2]
@@ -66,7 +68,8 @@ def convolve(x: Tensor, weight: Tensor) -> Tensor:
     made = x.new_empty(n, h // _STEP, _STEP, w // _STEP, _STEP, outputs)
     for part, tiles in _tiles(x):
         y = a @ torch.bmm(tiles, filters).view(36, -1)
-        made[part] = y.view(_STEP, _STEP, -1, *made.shape[1::2]).permute(2, 3, 0, 4, 1, 5)
+        y = y.view(_STEP, _STEP, -1, *made.shape[1::2]).permute(2, 3, 0, 4, 1, 5)
+        made[part] = y if bias is None else y + bias
     return made.view(n, h, w, outputs).permute(0, 3, 1, 2)
 
 
@@ -96,9 +99,10 @@ def _tiles(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
     _, b, _ = (t.to(x) for t in _transforms())
     x = x.permute(0, 2, 3, 1)
     n, h, w, inputs = x.shape
-    size = max(1, _TILES // ((h // _STEP) * (w // _STEP)))
-    for start in range(0, n, size):
-        part = slice(start, start + size)
+    count = -(-n * (h // _STEP) * (w // _STEP) // _TILES)
+    ends = [n * i // count for i in range(count + 1)] if n > count else range(n + 1)
+    for start, end in pairwise(ends):
+        part = slice(start, end)
         padded = F.pad(x[part], (0, 0, 1, 1, 1, 1))
         tiles = padded.unfold(1, _TILE, _STEP).unfold(2, _TILE, _STEP).permute(4, 5, 0, 1, 2, 3)
         yield part, (b @ tiles.reshape(36, -1)).view(36, -1, inputs)
