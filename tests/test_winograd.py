@@ -85,9 +85,9 @@ def test_derivatives_of_every_order(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("wanted", [(0,), (1,), (0, 1)])
 def test_lean_takes_it_for_wide_layers(monkeypatch: pytest.MonkeyPatch, wanted: tuple[int, ...]) -> None:
     calls = []
-    convolve, weight_gradient = winograd.convolve, winograd.weight_gradient
-    monkeypatch.setattr(winograd, "convolve", lambda *a: calls.append("images") or convolve(*a))
-    monkeypatch.setattr(winograd, "weight_gradient", lambda *a: calls.append("weight") or weight_gradient(*a))
+    for name in ("convolve", "input_gradient", "weight_gradient"):
+        plainly = getattr(winograd, name)
+        monkeypatch.setattr(winograd, name, lambda *a, of=plainly: calls.append(of.__name__) or of(*a))
     x, weight = images(2, 128, 8, 8, seed=0), drawn(128, 128, 3, 3, seed=1)
     for i, t in enumerate((x, weight)):
         t.requires_grad_(i in wanted)
@@ -99,7 +99,7 @@ def test_lean_takes_it_for_wide_layers(monkeypatch: pytest.MonkeyPatch, wanted: 
         strict=True,
     ):
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
-    assert calls == ["images"] * (1 + (0 in wanted)) + ["weight"] * (1 in wanted)
+    assert calls == ["convolve", *(["input_gradient", "weight_gradient"][i] for i in wanted)]
 
 
 def test_a_stride_or_a_group_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,9 +84,9 @@ def _conv2d(
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
     shape = _Shape(_pair(stride), _pair(padding), _pair(dilation), groups)
     if not torch.is_grad_enabled():
-        return shape.forward(input, weight, bias)  # the bias is added on the way
-    value: Tensor = _Conv.apply(input, weight, shape)  # type: ignore[no-untyped-call]
-    return value if bias is None else value + bias[:, None, None]
+        return shape.forward(input, weight, bias)
+    value: Tensor = _Conv.apply(input, weight, bias, shape)  # type: ignore[no-untyped-call]
+    return value
 
 
 def _pair(size: int | Sequence[int]) -> list[int]:
@@ -97,22 +97,26 @@ class _Conv(torch.autograd.Function):
     """A convolution."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, shape: _Shape) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, shape: _Shape) -> Tensor:
         ctx.shape = shape
         ctx.save_for_backward(x, weight)
         ctx.save_for_forward(x, weight)
-        return shape.forward(x, weight)
+        value = shape.forward(x, weight, bias)
+        ctx.size = value.shape
+        return value
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = _wanted(ctx)[:2]
-        return *_ConvBack.apply(grads[0], *ctx.saved_tensors, ctx.shape, wanted), None  # type: ignore[no-untyped-call]
+        wanted, g = _wanted(ctx), grads[0]
+        both: Gradients = _ConvBack.apply(g, *ctx.saved_tensors, ctx.shape, wanted[:2])  # type: ignore[no-untyped-call]
+        return *both, g.sum((0, 2, 3)) if any(wanted[2:]) else None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
-        (x, weight), (dx, dw) = ctx.saved_tensors, tangents[:2]
+        (x, weight), (dx, dw, db) = ctx.saved_tensors, tangents[:3]
         apply: Callable[..., Tensor] = _Conv.apply
-        return _total(dx, lambda t: apply(t, weight, ctx.shape), dw, lambda t: apply(x, t, ctx.shape))
+        change = _total(dx, lambda t: apply(t, weight, None, ctx.shape), dw, lambda t: apply(x, t, None, ctx.shape))
+        return _total(change, lambda t: t, db, lambda t: t[:, None, None].expand(ctx.size))
 
 
 class _ConvBack(torch.autograd.Function):

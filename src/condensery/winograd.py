@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, starmap
 
 import torch
 import torch.nn.functional as F
@@ -61,9 +61,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         weight: ``[outputs, inputs, 3, 3]``.
         bias: ``[outputs]``.
     """
-    g, _, a = (t.to(x) for t in _transforms())
-    outputs, inputs = weight.shape[:2]
-    filters = (g @ weight.reshape(outputs * inputs, 9).T).view(36, outputs, inputs).mT
+    _, _, a = (t.to(x) for t in _transforms())
+    filters, outputs = _filters(weight).mT, len(weight)
     n, _, h, w = x.shape
     made = x.new_empty(n, h // _STEP, _STEP, w // _STEP, _STEP, outputs)
     for part, tiles in _tiles(x):
@@ -74,38 +73,69 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def input_gradient(g: Tensor, weight: Tensor) -> Tensor:
-    """The gradient ``[n, inputs, h, w]`` in the images, from that in the output ``[n, outputs, h, w]``."""
-    return convolve(g.contiguous(memory_format=torch.channels_last), weight.flip(2, 3).transpose(0, 1))
+    """The gradient ``[n, inputs, h, w]`` in the images, from that in the output ``[n, outputs, h, w]``.
+
+    Like `weight_gradient` it is the adjoint of `convolve`, its transforms taken backwards: no derivative of them is
+    needed.
+    """
+    _, b, _ = (t.to(g) for t in _transforms())
+    filters, inputs = _filters(weight), weight.shape[1]
+    n, _, h, w = g.shape
+    made = g.new_empty(n, h, w, inputs)
+    for part, backwards in _backwards(g):
+        tiles = (b.T @ torch.bmm(backwards, filters).view(36, -1)).view(
+            _TILE, _TILE, -1, h // _STEP, w // _STEP, inputs
+        )
+        tiles = tiles.permute(2, 3, 0, 4, 1, 5)
+        # Tiles overlap by two rows and two columns, which go to those of the next one.
+        sums = tiles.new_zeros(len(tiles), h // _STEP + 1, _STEP, w // _STEP + 1, _STEP, inputs)
+        sums[:, :-1, :, :-1] = tiles[:, :, :_STEP, :, :_STEP]
+        sums[:, 1:, :2, :-1] += tiles[:, :, _STEP:, :, :_STEP]
+        sums[:, :-1, :, 1:, :2] += tiles[:, :, :_STEP, :, _STEP:]
+        sums[:, 1:, :2, 1:, :2] += tiles[:, :, _STEP:, :, _STEP:]
+        made[part] = sums.view(-1, h + _STEP, w + _STEP, inputs)[:, 1 : h + 1, 1 : w + 1]
+    return made.permute(0, 3, 1, 2)
 
 
 def weight_gradient(g: Tensor, x: Tensor) -> Tensor:
-    """The gradient ``[outputs, inputs, 3, 3]`` in the weight, from that in the output ``[n, outputs, h, w]``.
+    """The gradient ``[outputs, inputs, 3, 3]`` in the weight, from that in the output ``[n, outputs, h, w]``."""
+    to_filters, outputs, inputs = _transforms()[0].to(x), g.shape[1], x.shape[1]
+    total = x.new_zeros(36, outputs, inputs)
+    for (_, tiles), (_, backwards) in zip(_tiles(x), _backwards(g), strict=True):
+        total.baddbmm_(backwards.mT, tiles)
+    return (to_filters.T @ total.view(36, -1)).T.reshape(outputs, inputs, 3, 3)
 
-    It is the adjoint of `convolve`, its transforms taken backwards: no derivative of them is needed.
-    """
-    to_weight, _, a = (t.to(x) for t in _transforms())
-    n, outputs, h, w = g.shape
-    g = g.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
-    g = g.view(n, h // _STEP, _STEP, w // _STEP, _STEP, outputs)
-    total = x.new_zeros(36, outputs, x.shape[1])
-    for part, tiles in _tiles(x):
-        backwards = a.T @ g[part].permute(2, 4, 0, 1, 3, 5).reshape(_STEP * _STEP, -1)
-        total.baddbmm_(backwards.view(36, -1, outputs).mT, tiles)
-    return (to_weight.T @ total.view(36, -1)).T.reshape(outputs, x.shape[1], 3, 3)
+
+def _filters(weight: Tensor) -> Tensor:
+    """A weight's transform ``[36, outputs, inputs]``."""
+    outputs, inputs = weight.shape[:2]
+    return (_transforms()[0].to(weight) @ weight.reshape(outputs * inputs, 9).T).view(36, outputs, inputs)
 
 
 def _tiles(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Some images at a time, and their tiles' transforms ``[36, tiles, inputs]``."""
-    _, b, _ = (t.to(x) for t in _transforms())
-    x = x.permute(0, 2, 3, 1)
-    n, h, w, inputs = x.shape
-    count = -(-n * (h // _STEP) * (w // _STEP) // _TILES)
-    ends = [n * i // count for i in range(count + 1)] if n > count else range(n + 1)
-    for start, end in pairwise(ends):
-        part = slice(start, end)
-        padded = F.pad(x[part], (0, 0, 1, 1, 1, 1))
+    b, inputs = _transforms()[1].to(x), x.shape[1]
+    for part in _parts(x):
+        padded = F.pad(x[part].permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
         tiles = padded.unfold(1, _TILE, _STEP).unfold(2, _TILE, _STEP).permute(4, 5, 0, 1, 2, 3)
         yield part, (b @ tiles.reshape(36, -1)).view(36, -1, inputs)
+
+
+def _backwards(g: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Some images at a time, and the gradients in the products of their places ``[36, tiles, outputs]``."""
+    a, (n, outputs, h, w) = _transforms()[2].to(g), g.shape
+    tiles = g.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+    tiles = tiles.view(n, h // _STEP, _STEP, w // _STEP, _STEP, outputs).permute(0, 2, 4, 1, 3, 5)
+    for part in _parts(g):
+        own = tiles[part].permute(1, 2, 0, 3, 4, 5).reshape(_STEP * _STEP, -1)
+        yield part, (a.T @ own).view(36, -1, outputs)
+
+
+def _parts(x: Tensor) -> Iterator[slice]:
+    """Nearly equal numbers of images ``[n, channels, h, w]``, with about `_TILES` tiles."""
+    n, _, h, w = x.shape
+    count = min(n, -(-n * (h // _STEP) * (w // _STEP) // _TILES))
+    return starmap(slice, pairwise(n * i // count for i in range(count + 1)))
 
 
 @cache
